@@ -1,0 +1,36 @@
+# `make demo` and `make test` are all the set-up there is: python3 (3.11 or newer, with venv) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.lock
+
+.PHONY: demo test check bench lock clean
+
+$(VENV)/.installed: $(LOCK) pyproject.toml
+	@echo "installing into $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed  ## the gate on a live tracker, in about a minute
+	@$(BIN)/remit demo --dir demo
+
+test: check  ## lint, types, and the suite on SQLite and on Postgres
+	$(BIN)/python -m pytest --database sqlite
+	$(BIN)/python -m pytest --database postgres
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+bench: $(VENV)/.installed  ## speed and memory, beside the physical floor
+	$(BIN)/python -m benchmarks
+
+lock:  ## resolve dependencies anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-annotate --no-header --all-extras --group dev pyproject.toml -o $(LOCK)
+
+clean:
+	rm -rf $(VENV) demo

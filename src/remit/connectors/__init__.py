@@ -1,0 +1,1 @@
+"""Connectors: one folder for each system of record that Remit acts on."""

@@ -1,0 +1,127 @@
+"""`remit check`: every problem of a project at once, `remit.toml` and all contracts, with file, line and a suggestion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from remit.contracts.document import Document
+from remit.contracts.files import POLICY_FILE
+from remit.contracts.load import ReadContract, read_contract
+from remit.contracts.problems import Problem, Severity, errors, ordered, render, render_json
+from remit.contracts.project_rules import project_problems
+from remit.contracts.schema import contract_schema
+from remit.contracts.subject import Known
+from remit.contracts.wording import check_shape
+from remit.errors import ConfigError
+from remit.project import (
+    CONTRACTS,
+    FILE,
+    Project,
+    ProjectFile,
+    contract_folders,
+    convert_project,
+    project_schema,
+    read_project,
+)
+from remit.tools.spec import ToolSpec
+
+Tools = Mapping[str, ToolSpec]
+ToolLoader = Callable[[Project], Tools]
+"""Loads the tools of a project; raises `ConfigError`, one problem a line, where that can't be done."""
+
+_PLACE = re.compile(r"(?P<file>[^\s:`]+)(?::(?P<line>[0-9]+))?: (?P<message>.+)", re.ASCII)
+
+__all__ = [
+    "Problem",
+    "Severity",
+    "ToolLoader",
+    "check_contract",
+    "check_project",
+    "contract_schema",
+    "project_schema",
+    "render",
+    "render_json",
+]
+
+
+def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
+    """Every problem of the project in `folder`, by file and line; empty if there is none. Never raises for bad files.
+
+    `tools`: the specs by name, or what loads them once `remit.toml` is read. Where they can't be loaded, that is a
+    problem, and rules about tools are left out.
+    """
+    document = read_project(folder)
+    problems = [*document.problems, *check_shape(document, ProjectFile), *project_problems(document, folder)]
+    project = convert_project(document, folder)
+    known = Known.of_document(document) if errors(problems) or project is None else Known.of(project)
+    specs: Tools | None = None
+    if not callable(tools):
+        specs = tools
+    elif project is not None and _tools_are_named(document, problems):
+        try:
+            specs = tools(project)
+        except ConfigError as error:
+            problems.extend(_tool_problem(text, document) for text in error.message.splitlines())
+    folders = contract_folders(folder)
+    for contract in folders:
+        found = read_contract(contract, folder, known, specs)
+        problems.extend([*found.problems, *_policy_problems(found, specs)])
+    if not folders:
+        message = f"there is no contract in `{CONTRACTS}/`"
+        hint = "run `remit init`, or write one: `remit schema contract` prints what may stand in it"
+        problems.append(
+            Problem(file=FILE, line=1, message=message, suggestion=hint, severity=Severity.WARNING)
+        )
+    return ordered(problems)
+
+
+def check_contract(folder: Path, project: Project, tools: Tools) -> list[Problem]:
+    """Every problem of one contract of a sound project."""
+    found = read_contract(folder, project.folder, Known.of(project), tools)
+    return ordered([*found.problems, *_policy_problems(found, tools)])
+
+
+def _tools_are_named(document: Document, problems: list[Problem]) -> bool:
+    """Whether the section that names the tools is sound; if not, loading them would only say so again."""
+    lines = {line for path, line in document.lines.items() if path[:1] == ("tools",)}
+    return not any(problem.line in lines for problem in errors(problems))
+
+
+def _tool_problem(text: str, document: Document) -> Problem:
+    found = _PLACE.match(text)
+    if found is not None and found["file"].endswith(".py"):
+        file, line, message = found["file"], int(found["line"] or 1), found["message"]
+    else:
+        file, line, message = document.file, document.line(("tools", "modules")), text
+    message, _, hint = message.partition("; ")
+    return Problem(file=file, line=line, message=message, suggestion=hint)
+
+
+def _policy_problems(found: ReadContract, tools: Tools | None) -> list[Problem]:
+    """What is wrong with the policy, judged against the tools' schemas; nothing where these are not all known."""
+    # Cedar takes a while to import, and a contract that is wrong in itself does without.
+    from remit.policy.decision import problems
+
+    contract, policy = found.subject.for_policy(), found.files.policy
+    if contract is None or policy is None or tools is None or not found.subject.tools_are_known:
+        return []
+    document = found.subject.document
+    # What the compiler has against the contract itself, the rules have said already, with a line.
+    is_sound = not errors(found.problems)
+    file = f"{document.file.rpartition('/')[0]}/{POLICY_FILE}"
+    try:
+        wrong = problems(contract, tools, policy)
+    except ConfigError as error:
+        return [document.problem((), error.message)] if is_sound else []
+    return [
+        Problem(
+            file=file if each.line else document.file,
+            line=each.line or 1,
+            message=each.message,
+            suggestion=each.suggestion,
+        )
+        for each in wrong
+        if each.line or is_sound
+    ]

@@ -1,0 +1,215 @@
+"""A contract as `contract.yaml` says it, in types. `load` fills them, `check` finds what is wrong, `compile` makes Cedar.
+
+Durations are written `30s`, `15m`, `4h`, `1d`; shares `98%`; money `50.00 EUR`; they become integers here
+(`_ms`, per mille, ten-thousandths) in `load`, so that no float ever reaches a decision.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$", description="lower-case letters, digits, hyphens")]
+Duration = Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m|h|d)$", description="`30s`, `15m`, `4h`, `1d`")]
+Share = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3})?%$", description="`98%`")]
+Amount = Annotated[
+    str, Meta(pattern=r"^[0-9]+(\.[0-9]{1,4})? [A-Z]{3}$", description="`50.00 EUR`; at most four decimals")
+]
+Count = Annotated[int, Meta(ge=0)]
+Role = Annotated[str, Meta(pattern=r"^role:[a-z][a-z0-9-]*$", description="`role:it-lead`")]
+QueueName = Annotated[str, Meta(pattern=r"^queue:[a-z][a-z0-9-]*$", description="`queue:service-desk`")]
+FactPath = Annotated[str, Meta(pattern=r"^args(\.[A-Za-z_][A-Za-z0-9_]*)+$", description="`args.order`")]
+
+
+class Style(StrEnum):
+    """How the agent works; the names are the field's."""
+
+    SINGLE = "single"
+    REACT = "react"
+    WORKFLOW = "workflow"
+    ENSEMBLE = "ensemble"
+    COPILOT = "copilot"
+
+
+class Autonomy(StrEnum):
+    """How far an action goes by itself, from watching to acting."""
+
+    OBSERVE = "observe"
+    """Decided and recorded, never carried out."""
+    SUGGEST = "suggest"
+    """Every call is a suggestion that a person must take up."""
+    APPROVE = "approve"
+    """A person approves each call (or those above a threshold)."""
+    AUTO = "auto"
+
+
+class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Closed: an unknown key is an error, never ignored."""
+
+
+class Owner(Base, kw_only=True):
+    team: str
+    contact: str
+
+
+class Only(Base, kw_only=True):
+    """Where an action may be used. What is left out is not restricted by it, except the tenant: that is always the contract's."""
+
+    tenant: str | None = None
+    region: list[str] = field(default_factory=list[str])
+    fields: list[str] = field(default_factory=list[str])
+    """The fields that a write may touch; required for tools that write fields."""
+    attributes: dict[str, str | int | bool] = field(default_factory=dict[str, "str | int | bool"])
+    """Attributes that the object must have (`vip: false`)."""
+
+
+class Approval(Base, kw_only=True):
+    by: Role
+    within: Duration
+    above: Amount | None = None
+    """Ask only where the money that the call moves is more than this."""
+
+
+class ActionLimits(Base, kw_only=True):
+    """Limits of one action: `per_*` count calls, `money_per_*` money moved, `rows_per_*` objects touched."""
+
+    per_run: Count | None = None
+    per_minute: Count | None = None
+    per_hour: Count | None = None
+    per_day: Count | None = None
+    rows_per_run: Count | None = None
+    rows_per_hour: Count | None = None
+    rows_per_day: Count | None = None
+    money_per_run: Amount | None = None
+    money_per_hour: Amount | None = None
+    money_per_day: Amount | None = None
+
+
+class Limits(Base, kw_only=True):
+    """Limits over all actions of a contract, of one person it acts for, or of a tenant (in `remit.toml`)."""
+
+    calls_per_minute: Count | None = None
+    calls_per_hour: Count | None = None
+    calls_per_day: Count | None = None
+    writes_per_minute: Count | None = None
+    writes_per_hour: Count | None = None
+    writes_per_day: Count | None = None
+    rows_per_hour: Count | None = None
+    rows_per_day: Count | None = None
+    spend_per_hour: Amount | None = None
+    spend_per_day: Amount | None = None
+    money_per_hour: Amount | None = None
+    money_per_day: Amount | None = None
+
+
+class Action(Base, kw_only=True):
+    """One tool that the contract grants, and on which terms."""
+
+    tool: str
+    only: Only = Only()
+    autonomy: Autonomy = Autonomy.AUTO
+    approval: Approval | None = None
+    verify: list[str] = field(default_factory=list[str])
+    """`rule:<name>` (a function of `workflow.py`) or `model:<name>`; each must agree before the call goes out."""
+    limits: ActionLimits = ActionLimits()
+
+
+class Fact(Base, kw_only=True):
+    """A fact over the run's own record; exactly one of `seen`, `count`, `sum`, `last` names the tool."""
+
+    seen: str | None = None
+    """Whether such a call is on record: `Bool`."""
+    count: str | None = None
+    """How many: `Long`."""
+    sum: str | None = None
+    """The exact sum of `of` over them: `Long` or `decimal`."""
+    last: str | None = None
+    """The latest value of `of`: its type, absent where there is none."""
+    of: str | None = None
+    """`args.<path>` or `result.<path>` of the earlier call; needed by `sum` and `last`."""
+    where: dict[str, FactPath] = field(default_factory=dict[str, str])
+    """Argument path of the earlier call → `args.<path>` of the present one; both must be equal."""
+    within: Duration | None = None
+    outcome: str = "completed"
+    """Which earlier calls count: completed, denied, rejected, held, failed, unknown, any."""
+
+
+class Budget(Base, kw_only=True):
+    """What one run may use, whatever it does."""
+
+    calls: Count
+    writes: Count = 0
+    spend: Amount = "0 USD"
+    time: Duration = "10m"
+
+
+class EscalateWhen(Base, kw_only=True):
+    confidence_below: Annotated[str, Meta(pattern=r"^[01](\.[0-9]{1,3})?$")] | None = None
+    data_missing: bool = False
+    policy_ambiguous: bool = False
+    retries_exhausted: bool = True
+
+
+class Escalation(Base, kw_only=True):
+    to: QueueName
+    sla: Duration
+    when: EscalateWhen = EscalateWhen()
+
+
+class Success(Base, kw_only=True):
+    metric: str
+    baseline: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Slo(Base, kw_only=True):
+    success: Share | None = None
+    p95_latency: Duration | None = None
+    unauthorized_actions: Count | None = None
+    data_exposure: Count | None = None
+    escalation_rate: Share | None = None
+    cost_per_success: Amount | None = None
+
+
+class ModelBinding(Base, kw_only=True):
+    """A model that the contract may ask: `use` names a binding of `remit.toml`, `prompt` a file in `prompts/`."""
+
+    use: str
+    prompt: str | None = None
+    spend_per_call: Amount = "0 USD"
+    """Reserved before the request is sent; the real cost is settled after."""
+    timeout: Duration = "30s"
+
+
+class Contract(Base, kw_only=True):
+    """One workflow's contract."""
+
+    contract: Name
+    owner: Owner
+    purpose: str
+    style: Style
+    author: str | None = None
+    """Who wrote it (`person/<id>`): never the one who approves its release."""
+    tenant: str | None = None
+    """Defaults to the project's."""
+    region: str | None = None
+    input: str
+    """Path of a JSON Schema, relative to the contract."""
+    output: str
+    actions: list[Action]
+    models: dict[str, ModelBinding] = field(default_factory=dict[str, ModelBinding])
+    facts: dict[str, Fact] = field(default_factory=dict[str, Fact])
+    budget: Budget
+    limits: Limits = Limits()
+    per_person: Limits = Limits()
+    """Limits for each person that a run acts on behalf of."""
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """How often a step may be proposed before a malformed call is escalated."""
+    escalate: Escalation
+    success: Success
+    slo: Slo
+    retention: Duration = "183d"
+
+
+JsonSchema = dict[str, Any]

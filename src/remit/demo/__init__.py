@@ -1,0 +1,1 @@
+"""The demonstration: real tickets on a live tracker, triaged under a contract."""

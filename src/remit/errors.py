@@ -1,0 +1,107 @@
+"""Every error that Remit raises, in one tree.
+
+    RemitError
+    ├── ConfigError            a file of the project is wrong (holds every problem found)
+    ├── IdentityError          a token, key or principal is not acceptable
+    ├── StorageError           the record can't be read or written
+    │   └── FenceLost          another worker has already written this position of the run
+    ├── CaseError              a case can't be decided in the way that was asked
+    ├── RunError               a run can't go on
+    │   ├── Diverged           the code asks for something else than the record holds
+    │   └── NotCompleted       a call that its caller relied upon did not complete
+    └── ToolError              what a tool raises
+        ├── ToolFailed         it certainly did not happen
+        └── OutcomeUnknown     it may have happened: never retried blindly
+
+A denial is a value (`remit.gate.verdicts.Deny`), not an exception. Codes are stable: the command line, HTTP and MCP
+show the same ones.
+"""
+
+from __future__ import annotations
+
+
+class RemitError(Exception):
+    """Base of the tree: a stable `code` and a message that says what to do next."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(RemitError):
+    """A file of the project is wrong."""
+
+    code = "config_invalid"
+
+
+class IdentityError(RemitError):
+    """A token, key or principal is not acceptable; `code` says which of these."""
+
+    code = "identity_invalid"
+
+
+class StorageError(RemitError):
+    """The record can't be read or written; nothing that needs a record may run."""
+
+    code = "storage_unavailable"
+
+
+class FenceLost(StorageError):
+    """Another worker wrote this position of the run first; this one must stop before it acts."""
+
+    code = "fence_lost"
+
+
+class CaseError(RemitError):
+    """A case can't be decided in the way that was asked."""
+
+    code = "case_invalid"
+
+
+class RunError(RemitError):
+    """A run can't be opened or can't go on."""
+
+    code = "run_invalid"
+
+
+class Diverged(RunError):
+    """The code asks for something else than the record holds at the same step."""
+
+    code = "diverged"
+
+
+class ToolError(RemitError):
+    """What a tool raises when it does not return."""
+
+    code = "tool_error"
+
+
+class ToolFailed(ToolError):
+    """It certainly did not happen.
+
+    `retryable` says that the same request may succeed later; `retry_after_ms` is how long the other side asked to wait.
+    """
+
+    code = "tool_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
+
+
+class OutcomeUnknown(ToolError):
+    """The request left and no trustworthy answer came: it may have happened."""
+
+    code = "outcome_unknown"

@@ -1,0 +1,1 @@
+"""The gate: the one pipeline that every call passes."""

@@ -1,0 +1,54 @@
+"""What a run may go by: its contract under one release, with the tools, the policy and the limits that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from remit.contracts.model import Action, Contract
+from remit.limits.rules import ActionRules
+from remit.policy.decision import PolicyDecisionPoint
+from remit.tools.spec import Tool
+from remit.values import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objection:
+    """Why a verifier does not agree with a proposed call."""
+
+    verifier: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifiable:
+    """What a verifier is shown: the proposed call, and the results of earlier calls of the run by tool."""
+
+    tool: str
+    args: Mapping[str, Json]
+    earlier: Mapping[str, Json]
+
+
+Verifier = Callable[[Verifiable], Awaitable[str | None]]
+"""Returns why it does not agree, or `None` where it does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authority:
+    """Loaded once per release and shared by its runs. `tools` holds the granted tools and no others."""
+
+    contract: Contract
+    release: str
+    """Content hash of all that shapes behaviour."""
+    tenant: str
+    region: str | None
+    principal: str
+    tools: Mapping[str, Tool]
+    actions: Mapping[str, Action]
+    policy: PolicyDecisionPoint
+    limits: Mapping[str, ActionRules]
+    spends: Mapping[str, int]
+    """What one call of a model may cost, in microdollars, by tool name: reserved before it is sent."""
+    verifiers: Mapping[str, Verifier]
+    confidence_floor: int | None = None
+    """Per mille; a model's answer below it escalates the run."""

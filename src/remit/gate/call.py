@@ -1,0 +1,99 @@
+"""One proposed call on its way through the gate, and what the gate knows of the run that proposes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from remit.contracts.model import Action
+from remit.gate.authority import Authority
+from remit.identity.tokens import Claims
+from remit.journal.journal import Clock, RunLog
+from remit.journal.redaction import Redacted, Redactor
+from remit.limits.rules import Demand, RunUsage
+from remit.policy.decision import MustHold, Permitted
+from remit.policy.session import PastCall
+from remit.provenance.labels import Seen
+from remit.tools.spec import Resource, Tool
+from remit.values import Json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """What an agent asks for. `step` is the deterministic path of the step in the run, such as `3.1`."""
+
+    tool: str
+    args: Json
+    step: str
+    token: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """What was asked of a person about one step, and what they said. It answers that question and no other.
+
+    `expires_at`, `decided_at`: microseconds since the epoch. `policy`: digest of the policy that asked.
+    `shown`: digest of what the person was shown. `granted` is `None` while nobody has decided.
+    """
+
+    case: str
+    step: str
+    tool: str
+    args_digest: str
+    policy: str
+    rules: tuple[str, ...]
+    shown: str
+    expires_at: int
+    granted: bool | None = None
+    decided_by: str = ""
+    decided_at: int = 0
+    reason: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class RunState:
+    """The gate's view of one open run: a fold over the run's events, kept up to date as it goes on."""
+
+    authority: Authority
+    log: RunLog
+    on_behalf_of: str | None
+    opened_at: int
+    parked_us: int = 0
+    """How long the run has waited for people; its wall time does not count that."""
+    seen: Seen = field(default_factory=Seen)
+    past: list[PastCall] = field(default_factory=list[PastCall])
+    usage: RunUsage = field(default_factory=RunUsage)
+    steps: set[str] = field(default_factory=set[str])
+    """The steps proposed so far, whatever came of them: what `budget.calls` bounds."""
+    rejections: dict[str, int] = field(default_factory=dict[str, int])
+    """Malformed proposals in a row, by tool."""
+    approvals: dict[str, Approval] = field(default_factory=dict[str, Approval])
+    """By step; only the latest one asked."""
+    redactor: Redactor
+    clock: Clock
+
+    @property
+    def run(self) -> str:
+        return self.log.run
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal and what the checks have found out about it so far; each check hands on a fuller one."""
+
+    proposal: Proposal
+    at_us: int
+    claims: Claims | None = None
+    tool: Tool | None = None
+    action: Action | None = None
+    args: dict[str, Json] = {}
+    args_digest: str = ""
+    demand: Demand = Demand()
+    redacted: Redacted | None = None
+    labels: Mapping[str, tuple[str, ...]] = {}
+    fields: tuple[str, ...] = ()
+    resource: Resource | None = None
+    decision: Permitted | MustHold | None = None
+    read: bytes = b""
+    """The exact context that the policy read, as JSON."""

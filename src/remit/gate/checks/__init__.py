@@ -1,0 +1,1 @@
+"""The checks, each a function from a call and its run to a fuller call or a verdict."""

@@ -1,0 +1,85 @@
+"""3. Well-formed: the arguments are acceptable JSON and meet the tool's strict schema. A failure may be corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from msgspec.structs import replace
+
+from remit.contracts.quantities import decimal_units
+from remit.gate.call import Call, RunState
+from remit.gate.verdicts import Reject
+from remit.limits.rules import Demand
+from remit.tools.spec import ToolSpec
+from remit.values import MAX_BYTES, Json, ValueRefused, digest, encode, leaves, show_path
+
+_MOST_ERRORS = 5
+
+
+def well_formed(call: Call, run: RunState) -> Call | Reject:
+    args = call.proposal.args
+    tool = call.tool
+    assert tool is not None
+    if type(args) is not dict:
+        return Reject(code="arguments_invalid", message="arguments are an object of names and values")
+    try:
+        for _ in leaves(args):
+            pass
+    except ValueRefused as error:
+        return Reject(code="arguments_invalid", message=error.message)
+    size = len(encode(args))
+    if size > MAX_BYTES:
+        return Reject(code="too_large", message=f"{size:,} bytes of arguments are more than the {MAX_BYTES:,} allowed")
+    if not tool.spec.input_validator.is_valid(args):
+        problems = "; ".join(_explain(tool.spec.input_validator.iter_errors(args)))
+        return Reject(code="arguments_invalid", message=problems)
+    try:
+        demand = _demand(tool.spec, args, run.authority.spends.get(tool.spec.name, 0))
+    except ValueError as error:
+        return Reject(code="arguments_invalid", message=f"`{tool.spec.money}`: {error}")
+    return replace(call, args=args, args_digest=digest(args), demand=demand, fields=_fields(tool.spec, args))
+
+
+def _explain(errors: Iterable[Any]) -> list[str]:
+    """The first few errors, each with its place, in a form that a model can act on."""
+    return [f"`{show_path(tuple(e.instance_path))}`: {_shorten(e.message)}" for e in islice(errors, _MOST_ERRORS)]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:120]} … {text[-60:]}"
+
+
+def at_path(args: Json, path: str) -> Json:
+    """The value at a dotted path, or `None` where there is none."""
+    for part in path.split("."):
+        if not isinstance(args, dict) or part not in args:
+            return None
+        args = args[part]
+    return args
+
+
+def _fields(spec: ToolSpec, args: dict[str, Json]) -> tuple[str, ...]:
+    written = at_path(args, spec.written) if spec.written else None
+    return tuple(sorted(written)) if isinstance(written, dict) else ()
+
+
+def _demand(spec: ToolSpec, args: dict[str, Json], spend: int) -> Demand:
+    """What the call uses of each limited quantity."""
+    rows = at_path(args, spec.rows) if spec.rows else None
+    money, currency = 0, ""
+    if spec.money:
+        moved = at_path(args, spec.money)
+        if isinstance(moved, dict):
+            money, currency = decimal_units(Decimal(moved["amount"])), moved["currency"]
+            if money < 0:
+                raise ValueError("an amount to move is not negative")
+    return Demand(
+        writes=1 if spec.is_write else 0,
+        rows=len(rows) if isinstance(rows, list) else (1 if spec.is_write else 0),
+        money=money,
+        currency=currency,
+        spend=spend,
+    )

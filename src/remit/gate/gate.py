@@ -1,0 +1,248 @@
+"""The gate: one call, from its proposal to its outcome. Every way to a tool goes through `Gate.propose`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import assert_never
+
+from remit.errors import RunError
+from remit.gate import record
+from remit.gate.call import Call, Proposal, RunState
+from remit.gate.checks.approved import approved
+from remit.gate.checks.authenticate import Authenticate
+from remit.gate.checks.bounded import bounded
+from remit.gate.checks.granted import granted
+from remit.gate.checks.labelled import Located, labelled
+from remit.gate.checks.permitted import permitted
+from remit.gate.checks.verified import verified
+from remit.gate.checks.well_formed import well_formed
+from remit.gate.context import Clients, ToolContexts
+from remit.gate.execute import Carried, CrashPoint, Executor, usage_of
+from remit.gate.record import Decided
+from remit.gate.verdicts import (
+    Allow,
+    Completed,
+    Denied,
+    Deny,
+    Failed,
+    Held,
+    Hold,
+    Outcome,
+    Reject,
+    Rejected,
+    Unknown,
+    Verdict,
+)
+from remit.identity.tokens import TokenVerifier
+from remit.journal.journal import Entry, Journal, Reservation, Settlement
+from remit.limits.meters import Charge, Reserved
+from remit.limits.rules import Demand, charges
+from remit.policy.session import PastCall
+from remit.provenance.labels import untrusted
+
+Judged = Call | Verdict
+Check = Callable[[Call, RunState], Judged | Awaitable[Judged]]
+
+_RUNAWAY = 2
+"""A run that goes on proposing at this many times its budget is not answered any more."""
+
+
+def no_crash(_point: str) -> None:
+    """Where a crash would be tried by a test."""
+
+
+class Gate:
+    """Decides, records and carries out. `crash_point` is for tests that stop the world at a named point."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        verifier: TokenVerifier,
+        clients: Clients,
+        *,
+        crash_point: CrashPoint = no_crash,
+    ) -> None:
+        contexts = ToolContexts(clients)
+        self.checks: tuple[Check, ...] = (
+            Authenticate(verifier),
+            granted,
+            bounded,
+            well_formed,
+            labelled,
+            Located(contexts),
+            permitted,
+            verified,
+            approved,
+            # Limits come last and are reserved by the transaction that records the decision (`_record`).
+        )
+        self._journal = journal
+        self._executor = Executor(contexts, crash_point)
+        self._crash_point = crash_point
+
+    async def propose(self, run: RunState, proposal: Proposal) -> Outcome:
+        """Decide a proposed call, record the decision, carry it out if it is allowed, record what became of it.
+
+        Raises `StorageError` where the record can't be written (then nothing was done), `RunError` (code
+        `run_runaway`) for a run that proposes without end.
+        """
+        self._count(run, proposal)
+        call, verdict = await self._judge(run, proposal)
+        decided = await self._record(run, call, verdict)
+        match decided.verdict:
+            case Allow():
+                self._crash_point("after_intent")
+                return await self._carry_out(run, call, decided)
+            case Reject() as reject:
+                return self._rejected(run, call, reject)
+            case Deny() as deny:
+                self._remember(run, call, "denied")
+                return Denied(code=deny.code, message=deny.message, rules=deny.rules)
+            case Hold() as hold:
+                assert decided.approval is not None
+                run.approvals[proposal.step] = decided.approval
+                self._remember(run, call, "held")
+                return Held(code="held", message=hold.message, case=decided.approval.case, rules=hold.rules)
+            case never:
+                assert_never(never)
+
+    async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
+        """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
+        started = self._journal.clock()
+        settled = await self._executor.recover(call, run)
+        if settled is None:
+            return await self._carry_out(run, call, decided)
+        return await self._end(run, call, decided, settled, started)
+
+    def _count(self, run: RunState, proposal: Proposal) -> None:
+        run.steps.add(proposal.step)
+        if len(run.steps) > _RUNAWAY * (run.authority.contract.budget.calls + run.authority.contract.attempts):
+            raise RunError(f"run `{run.run}` proposes calls without end; it is not answered any more", code="run_runaway")
+
+    async def _judge(self, run: RunState, proposal: Proposal) -> tuple[Call, Verdict]:
+        call = Call(proposal=proposal, at_us=self._journal.clock())
+        for check in self.checks:
+            try:
+                judged = check(call, run)
+                if isawaitable(judged):
+                    judged = await judged
+            except Exception as error:  # noqa: BLE001 - the boundary: a check that breaks is a deny and an event
+                name = getattr(check, "__name__", type(check).__name__).lower()
+                return call, Deny(code="gate_failed", message=f"check `{name}` broke: {type(error).__name__}")
+            if not isinstance(judged, Call):
+                return call, judged
+            call = judged
+        return call, Allow(rules=call.decision.rules if call.decision else ())
+
+    async def _record(self, run: RunState, call: Call, verdict: Verdict) -> Decided:
+        """The one durable transaction that reserves and records. After it the call may have been dispatched."""
+        wanted: tuple[Charge, ...] = ()
+        rules = run.authority.limits[call.proposal.tool] if isinstance(verdict, Allow) else None
+        if rules is not None:
+            if rules.currencies and call.demand.money and call.demand.currency not in rules.currencies:
+                message = f"no limit is set for {call.demand.currency}; limits are in {', '.join(sorted(rules.currencies))}"
+                verdict, rules = Deny(code="limit_exhausted", message=message), None
+            elif full := run.usage.reserve(rules, call.demand):
+                verdict, rules = Deny(code="limit_exhausted", message=f"limit reached: {full.label}"), None
+            else:
+                wanted = charges(rules, call.demand, run.on_behalf_of)
+        self._crash_point("before_intent")
+
+        def write(reservation: Reservation) -> record.Recording[Decided]:
+            settled, reserved = record.after_reservation(verdict, reservation)
+            return record.decision(call, run, settled, reserved)
+
+        principals = (run.authority.principal, *([run.on_behalf_of] if run.on_behalf_of else ()))
+        decided: Decided | None = None
+        try:
+            decided = await self._journal.commit(
+                Entry(log=run.log, record=write, charges=wanted, principals=principals)
+            )
+            return decided
+        finally:
+            if rules is not None and (decided is None or not isinstance(decided.verdict, Allow)):
+                run.usage.release(rules, call.demand)
+
+    async def _carry_out(self, run: RunState, call: Call, decided: Decided) -> Outcome:
+        started = self._journal.clock()
+        carried = await self._executor.carry_out(call, run)
+        return await self._end(run, call, decided, carried, started)
+
+    async def _end(self, run: RunState, call: Call, decided: Decided, carried: Carried, started: int) -> Outcome:
+        assert call.tool is not None
+        self._crash_point("before_outcome")
+        latency_us = self._journal.clock() - started
+        usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None
+        over = _not_used(call, carried, usage.cost_microusd if usage else 0)
+        entry = Entry(
+            log=run.log,
+            record=lambda _: record.outcome(call, run, carried, usage, latency_us),
+            settlements=_settlements(decided.reserved, over),
+        )
+        ended = await self._journal.commit(entry)
+        self._crash_point("after_outcome")
+        run.usage.release(run.authority.limits[call.proposal.tool], over)
+        self._take_in(run, call, ended)
+        return ended
+
+    def _take_in(self, run: RunState, call: Call, ended: Completed | Failed | Unknown) -> None:
+        """What the run has seen now, for labels and session facts."""
+        run.rejections.pop(call.proposal.tool, None)
+        match ended:
+            case Completed(result=result):
+                take_in_result(run, call, result)
+            case Failed():
+                self._remember(run, call, "failed")
+            case Unknown():
+                self._remember(run, call, "unknown")
+            case never:
+                assert_never(never)
+
+    def _rejected(self, run: RunState, call: Call, reject: Reject) -> Outcome:
+        tool = call.proposal.tool
+        run.rejections[tool] = run.rejections.get(tool, 0) + 1
+        self._remember(run, call, "rejected")
+        left = max(0, run.authority.contract.attempts - run.rejections[tool])
+        return Rejected(code=reject.code, message=reject.message, attempts_left=left)
+
+    def _remember(self, run: RunState, call: Call, outcome: str) -> None:
+        run.past.append(
+            PastCall(tool=call.proposal.tool, outcome=outcome, args=call.args, result=None, at_us=call.at_us)
+        )
+
+
+def take_in_result(run: RunState, call: Call, result: object) -> None:
+    """Note a completed call: its result becomes something that later arguments may have come from."""
+    assert call.tool is not None
+    spec = call.tool.spec
+    run.past.append(
+        PastCall(tool=spec.name, outcome="completed", args=call.args, result=result, at_us=call.at_us)
+    )
+    trusted = "model" if spec.name.startswith("model:") else f"tool:{spec.name}"
+    run.seen.add(trusted, result, outside=untrusted(spec.name), outside_paths=spec.untrusted)
+
+
+def _not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
+    """What was reserved and turned out not to be used. That the call was made stands, whatever came of it."""
+    demand = call.demand
+    match carried:
+        case Completed():
+            return Demand(calls=0, spend=demand.spend - cost_microusd)
+        case Failed():
+            return Demand(
+                calls=0, writes=demand.writes, rows=demand.rows, money=demand.money, currency=demand.currency
+            )
+        case Unknown():
+            return Demand(calls=0)
+        case never:
+            assert_never(never)
+
+
+def _settlements(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
+    made: list[Settlement] = []
+    for one in reserved:
+        quantity = one.meter.rsplit("|", 2)[1].rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        amount = {"writes": over.writes, "rows": over.rows, "money": over.money, "spend": over.spend}.get(quantity, 0)
+        if amount:
+            made.append(Settlement(reserved=one, amount=amount))
+    return tuple(made)

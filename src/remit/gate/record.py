@@ -1,0 +1,296 @@
+"""8 and 11. What the gate writes: the decision with its intent before the effect, the outcome after it.
+
+Bodies are redacted; where that changed anything, the originals that the run needs to go on are sealed beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from remit.contracts.quantities import duration_ms
+from remit.gate.call import Approval, Call, RunState
+from remit.gate.context import idempotency_key
+from remit.gate.verdicts import Allow, Completed, Deny, Failed, Hold, Reject, Unknown, Verdict
+from remit.journal.events import Draft, EventType
+from remit.journal.journal import Disabled, Recording, Reservation
+from remit.limits.meters import Exhausted, Reserved
+from remit.storage.rows import CaseRow, open_case
+from remit.storage.writer import Statement
+from remit.tools.spec import Resource, Usage
+from remit.values import Json, decode, digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """A verdict as it stands on record, with what was reserved for it and the case it opened."""
+
+    verdict: Verdict
+    reserved: tuple[Reserved, ...] = ()
+    approval: Approval | None = None
+
+
+def after_reservation(verdict: Verdict, reservation: Reservation) -> tuple[Verdict, tuple[Reserved, ...]]:
+    """The verdict once the transaction knows who is enabled and what room is left."""
+    match reservation:
+        case Disabled(principal=principal):
+            return Deny(code="principal_disabled", message=f"`{principal}` is disabled or not known"), ()
+        case Exhausted(charge=charge, used=used):
+            message = f"limit reached: {charge.label} ({used} used, {charge.amount} asked)"
+            return Deny(code="limit_exhausted", message=message), ()
+        case _:
+            return verdict, reservation
+
+
+def decision(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Recording[Decided]:
+    """The event of a decision and, for a hold, the case that asks a person."""
+    drafts = [_decided(call, run, verdict, reserved)]
+    if not isinstance(verdict, Hold):
+        return Recording(value=Decided(verdict=verdict, reserved=reserved), drafts=drafts)
+    approval, asked, statement = _ask(call, run, verdict)
+    value = Decided(verdict=verdict, approval=approval)
+    return Recording(value=value, drafts=[*drafts, asked], statements=[statement])
+
+
+def _refs(call: Call, run: RunState) -> dict[str, str]:
+    refs = {"release": run.authority.release, "policy": run.authority.policy.digest}
+    if call.tool is not None:
+        refs["tool"] = call.tool.spec.digest
+    return refs
+
+
+def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Draft:
+    args, facts, resource = _arguments(call), _facts(call), _resource(call.resource)
+    classes = call.tool.spec.field_classes if call.tool else {}
+    fact_classes = call.tool.spec.fact_classes if call.tool else {}
+    shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
+    shown_facts = run.redactor.redact(facts, fact_classes).value
+    shown_resource = run.redactor.redact(resource).value
+    original = {"args": args, "facts": facts, "resource": resource}
+    shown = {"args": shown_args, "facts": shown_facts, "resource": shown_resource}
+    body = {
+        "tool": run.redactor.text(call.proposal.tool[:200]),
+        **shown,
+        "args_digest": call.args_digest,
+        "labels": call.labels,
+        "classes": sorted(call.redacted.kinds) if call.redacted else [],
+        "fields": list(call.fields),
+        "demand": _demand(call),
+        "reserved": [[r.meter, r.bucket, r.amount] for r in reserved],
+        "verdict": run.redactor.redact(verdict_body(verdict)).value,
+        "key": idempotency_key(run.run, call.proposal.step, call.args_digest),
+    }
+    same = shown_args is args and shown_facts is facts and shown_resource is resource
+    return Draft(
+        type=EventType.CALL_DECIDED,
+        actor=run.authority.principal,
+        span=call.proposal.step,
+        refs=_refs(call, run),
+        verdict=_verdict_name(verdict),
+        body=body,
+        sealed=None if same else original,
+        latency_us=max(0, run.clock() - call.at_us),
+    )
+
+
+def _arguments(call: Call) -> Json:
+    """The arguments as far as they are acceptable; what was refused is described, not kept."""
+    return call.args if call.args_digest else {"refused": f"{type(call.proposal.args).__name__}, not kept"}
+
+
+def _facts(call: Call) -> Json:
+    return decode(call.read) if call.read else {}
+
+
+def _resource(resource: Resource | None) -> Json:
+    if resource is None:
+        return None
+    return {
+        "kind": resource.kind,
+        "id": resource.id,
+        "tenant": resource.tenant,
+        "region": resource.region,
+        "attributes": dict(resource.attributes),
+        "version": resource.version,
+    }
+
+
+def _demand(call: Call) -> Json:
+    demand = call.demand
+    return [demand.calls, demand.writes, demand.rows, demand.money, demand.currency, demand.spend]
+
+
+def _verdict_name(verdict: Verdict) -> str:
+    match verdict:
+        case Allow():
+            return "allow"
+        case Reject():
+            return "reject"
+        case Deny():
+            return "deny"
+        case Hold():
+            return "hold"
+        case never:
+            assert_never(never)
+
+
+def verdict_body(verdict: Verdict) -> dict[str, Json]:
+    """A verdict as the record holds it."""
+    body: dict[str, Json] = {"kind": _verdict_name(verdict)}
+    for name in ("code", "message"):
+        if hasattr(verdict, name):
+            body[name] = getattr(verdict, name)
+    for name in ("rules", "roles"):
+        if hasattr(verdict, name):
+            body[name] = list(getattr(verdict, name))
+    return body
+
+
+def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statement]:
+    """The question to a person: the event, the row of the case, and what an answer will be held against."""
+    case = _case_id(run, call.proposal.step, "approval")
+    at = run.clock()
+    escalate = run.authority.contract.escalate
+    expires_at = at + hold.expires_ms * 1000
+    assert call.redacted is not None
+    shown: dict[str, Any] = {
+        "contract": run.authority.contract.contract,
+        "tool": call.proposal.tool,
+        "args": call.redacted.value,
+        "labels": call.labels,
+        "resource": run.redactor.redact(_resource(call.resource)).value,
+        "rules": list(hold.rules),
+        "reason": run.redactor.text(hold.message),
+    }
+    approval = Approval(
+        case=case,
+        step=call.proposal.step,
+        tool=call.proposal.tool,
+        args_digest=call.args_digest,
+        policy=run.authority.policy.digest,
+        rules=hold.rules,
+        shown=digest(shown),
+        expires_at=expires_at,
+    )
+    body = {
+        "case": case,
+        "args_digest": call.args_digest,
+        "policy": approval.policy,
+        "roles": list(hold.roles),
+        "expires_at": expires_at,
+        "shown": shown,
+        "shown_digest": approval.shown,
+    }
+    draft = Draft(
+        type=EventType.APPROVAL_REQUESTED,
+        actor=run.authority.principal,
+        span=call.proposal.step,
+        refs=_refs(call, run),
+        body=body,
+    )
+    statement = open_case(
+        CaseRow(
+            case=case,
+            tenant=run.authority.tenant,
+            run=run.run,
+            step=call.proposal.step,
+            kind="approval",
+            queue=escalate.to,
+            roles=" ".join(hold.roles),
+            reason=", ".join(hold.rules) or "approval",
+            opened_at=at,
+            due_at=at + duration_ms(escalate.sla) * 1000,
+            expires_at=expires_at,
+        )
+    )
+    return approval, draft, statement
+
+
+Carried = Completed | Failed | Unknown
+
+
+def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, latency_us: int) -> Recording[Carried]:
+    """The event of what became of a call, and a case where nobody knows."""
+    match carried:
+        case Completed(result=result):
+            return Recording(value=carried, drafts=[_completed(call, run, result, usage, latency_us)])
+        case Failed():
+            return Recording(
+                value=carried, drafts=[_ended(EventType.CALL_FAILED, call, run, carried, latency_us)]
+            )
+        case Unknown():
+            case_id, opened, statement = open_case_for(
+                run, call.proposal.step, kind="unknown", reason=f"{call.proposal.tool}: nobody knows whether it happened"
+            )
+            value = Unknown(code=carried.code, message=carried.message, case=case_id)
+            ended = _ended(EventType.CALL_UNKNOWN, call, run, carried, latency_us)
+            return Recording(value=value, drafts=[ended, opened], statements=[statement])
+        case never:
+            assert_never(never)
+
+
+def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, latency_us: int) -> Draft:
+    assert call.tool is not None
+    shown = run.redactor.redact(result, call.tool.spec.field_classes, prefix="result").value
+    return Draft(
+        type=EventType.CALL_COMPLETED,
+        actor=run.authority.principal,
+        span=call.proposal.step,
+        refs=_refs(call, run),
+        body={"tool": call.proposal.tool, "result": shown},
+        sealed=None if shown is result else {"result": result},
+        cost_microusd=usage.cost_microusd if usage else 0,
+        tokens_in=usage.tokens_in if usage else 0,
+        tokens_out=usage.tokens_out if usage else 0,
+        latency_us=latency_us,
+    )
+
+
+def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown, latency_us: int) -> Draft:
+    body = {"tool": call.proposal.tool, "code": carried.code, "message": run.redactor.text(carried.message)}
+    return Draft(
+        type=kind,
+        actor=run.authority.principal,
+        span=call.proposal.step,
+        refs=_refs(call, run),
+        body=body,
+        latency_us=latency_us,
+    )
+
+
+def _case_id(run: RunState, step: str, kind: str) -> str:
+    """Derived from its place in the run, so that a transaction that is tried again opens the same case."""
+    return f"case-{hashlib.sha256(f'{run.run}/{run.log.place.n}/{step}/{kind}'.encode()).hexdigest()[:12]}"
+
+
+def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Json = None) -> tuple[str, Draft, Statement]:
+    """A case in the contract's escalation queue: its id, its event and its row."""
+    case_id = _case_id(run, step, kind)
+    at = run.clock()
+    escalate = run.authority.contract.escalate
+    shown = run.redactor.redact({"reason": reason, "draft": body}).value
+    draft = Draft(
+        type=EventType.CASE_OPENED,
+        actor=run.authority.principal,
+        span=step,
+        body={"case": case_id, "kind": kind, "queue": escalate.to, **shown},
+    )
+    statement = open_case(
+        CaseRow(
+            case=case_id,
+            tenant=run.authority.tenant,
+            run=run.run,
+            step=step,
+            kind=kind,
+            queue=escalate.to,
+            roles="",
+            reason=shown["reason"][:200],
+            opened_at=at,
+            due_at=at + duration_ms(escalate.sla) * 1000,
+            expires_at=None,
+        )
+    )
+    return case_id, draft, statement
+
+

@@ -1,0 +1,1 @@
+"""Identity: principals, short-lived tokens, their keys, external issuers, the tools' credentials."""

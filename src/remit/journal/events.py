@@ -1,0 +1,205 @@
+"""Events: what the journal holds. A small header that is hashed and chained, and a body that is encrypted.
+
+Nothing personal stands in a header: people appear there as pseudonyms. The body is redacted before it gets here; the
+originals that an open run needs are `sealed` beside it under a second key, so that they can be dropped first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from remit.errors import StorageError
+from remit.journal.vault import RunKeys
+from remit.values import Json, encode
+
+
+class EventType(StrEnum):
+    """Every type of event there is."""
+
+    RUN_OPENED = "run.opened"
+    RUN_RESUMED = "run.resumed"
+    RUN_CLOSED = "run.closed"
+    CALL_DECIDED = "call.decided"
+    CALL_COMPLETED = "call.completed"
+    CALL_FAILED = "call.failed"
+    CALL_UNKNOWN = "call.unknown"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
+    CASE_OPENED = "case.opened"
+    CASE_DECIDED = "case.decided"
+    VALUE_RECORDED = "value.recorded"
+    """Something else that is not deterministic: the time, an id, a random number."""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is hashed: `hash = SHA-256(0x00 || header bytes)`, the leaf hash of RFC 6962, section 2.1.
+
+    `prev`: hash of the run's previous event, hex; empty for the first. `at`: microseconds since the epoch, UTC.
+    `span`, `parent`: the step's deterministic path, such as `3.1`. `body`: SHA-256 of salt and plain body, hex.
+    """
+
+    v: int
+    tenant: str
+    run: str
+    n: int
+    prev: str
+    at: int
+    type: str
+    actor: str
+    body: str
+    span: str = ""
+    parent: str = ""
+    refs: dict[str, str] = {}
+    verdict: str = ""
+    cost_microusd: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    latency_us: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """An event before the journal has given it its place. `body` is redacted; `sealed` holds originals, if any."""
+
+    type: EventType
+    actor: str
+    body: Json
+    sealed: Json = None
+    span: str = ""
+    refs: dict[str, str] = field(default_factory=dict[str, str])
+    verdict: str = ""
+    cost_microusd: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    latency_us: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """An event as the table `events` holds it."""
+
+    tenant: str
+    run: str
+    n: int
+    type: str
+    at: int
+    hash: bytes
+    header: bytes
+    body: bytes
+    sealed: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """An event as it is read back: the header, and the body if the run's key still exists."""
+
+    header: Header
+    hash: bytes
+    body: Json
+    sealed: Json = None
+
+    @property
+    def type(self) -> EventType:
+        return EventType(self.header.type)
+
+
+_SALT_BYTES = 16
+_encode_header = msgspec.json.Encoder(order="sorted").encode
+_decode_header = msgspec.json.Decoder(Header).decode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a run's chain ends: the next position and the hash of the event before it."""
+
+    n: int
+    prev: bytes
+
+
+START = Place(n=1, prev=b"")
+
+
+def leaf_hash(header: bytes) -> bytes:
+    """The Merkle leaf hash of an event (RFC 6962, section 2.1)."""
+    return hashlib.sha256(b"\x00" + header).digest()
+
+
+def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: RunKeys) -> Row:
+    """Give a draft its place in the chain: salt, hash and encrypt the body, encode and hash the header."""
+    salted = os.urandom(_SALT_BYTES) + encode(draft.body)
+    header = _encode_header(
+        Header(
+            v=1,
+            tenant=tenant,
+            run=run,
+            n=place.n,
+            prev=place.prev.hex(),
+            at=at,
+            type=draft.type,
+            actor=draft.actor,
+            body=hashlib.sha256(salted).hexdigest(),
+            span=draft.span,
+            parent=draft.span.rpartition(".")[0],
+            refs=draft.refs,
+            verdict=draft.verdict,
+            cost_microusd=draft.cost_microusd,
+            tokens_in=draft.tokens_in,
+            tokens_out=draft.tokens_out,
+            latency_us=draft.latency_us,
+        )
+    )
+    return Row(
+        tenant=tenant,
+        run=run,
+        n=place.n,
+        type=draft.type,
+        at=at,
+        hash=leaf_hash(header),
+        header=header,
+        body=keys.encrypt_body(salted, run, place.n),
+        sealed=None if draft.sealed is None else keys.encrypt_sealed(encode(draft.sealed), run, place.n),
+    )
+
+
+def read(row: Row, keys: RunKeys) -> Event:
+    """Decode a row and check that header, hash, columns and body belong together.
+
+    Raises `StorageError` (code `record_corrupt`) where they don't.
+    """
+    header = _decode_header_of(row)
+    salted = keys.decrypt_body(row.body, row.run, row.n)
+    if salted is not None and hashlib.sha256(salted).hexdigest() != header.body:
+        raise corrupt(row, "its body is not the one that its header names")
+    sealed = None if row.sealed is None else keys.decrypt_sealed(row.sealed, row.run, row.n)
+    return Event(
+        header=header,
+        hash=row.hash,
+        body=None if salted is None else msgspec.json.decode(salted[_SALT_BYTES:]),
+        sealed=None if sealed is None else msgspec.json.decode(sealed),
+    )
+
+
+def _decode_header_of(row: Row) -> Header:
+    if leaf_hash(row.header) != row.hash:
+        raise corrupt(row, "its header does not hash to the recorded hash")
+    try:
+        header = _decode_header(row.header)
+    except msgspec.DecodeError as error:
+        raise corrupt(row, f"its header can't be read: {error}") from error
+    columns = (row.tenant, row.run, row.n, row.type, row.at)
+    if columns != (header.tenant, header.run, header.n, header.type, header.at):
+        raise corrupt(row, "its columns disagree with its header")
+    return header
+
+
+def corrupt(row: Row, why: str) -> StorageError:
+    """The error that names a damaged event and what is wrong with it."""
+    return StorageError(
+        f"event {row.n} of run `{row.run}` is corrupt: {why}; restore the database from a backup",
+        code="record_corrupt",
+    )

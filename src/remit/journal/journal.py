@@ -1,0 +1,286 @@
+"""Appending to the journal: entries that wait together are committed together, in one durable transaction.
+
+An entry says what it charges and which principals must be enabled; the transaction reserves and checks exactly that
+under lock, and only then learns the entry what to record. So what is recorded is what was decided, and what can't be
+recorded or reserved does not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from remit.errors import FenceLost, RemitError
+from remit.journal import events
+from remit.journal.events import Draft, Event, EventType, Place, Row
+from remit.journal.reader import Reader
+from remit.journal.vault import RunKeys, Vault
+from remit.limits.meters import Charge, Exhausted, Meters, Reserved
+from remit.storage.database import Database
+from remit.storage.writer import Collision, Found, Locks, Statement, Writer, open_writer
+
+T = TypeVar("T")
+
+Clock = Callable[[], int]
+"""Microseconds since the epoch, UTC."""
+
+
+def system_clock() -> int:
+    return time.time_ns() // 1000
+
+
+# What people decide about a run arrives beside it; its worker takes these up instead of giving up.
+FROM_BESIDE = {EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED}
+
+_INSERT_EVENT = (
+    "INSERT INTO events (tenant, run, n, type, at, hash, header, body, sealed)"
+    " VALUES (:tenant, :run, :n, :type, :at, :hash, :header, :body, :sealed)"
+)
+_UPSERT_METER = (
+    "INSERT INTO meters (meter, state) VALUES (:meter, :state)"
+    " ON CONFLICT (meter) DO UPDATE SET state = excluded.state"
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class RunLog:
+    """The end of one run's chain, as its one owner holds it."""
+
+    tenant: str
+    run: str
+    keys: RunKeys
+    place: Place = events.START
+    arrived: list[Event] = field(default_factory=list[Event])
+    """Decisions of people that came in beside the owner, not yet taken up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disabled:
+    """A principal that is disabled, or that the database does not know."""
+
+    principal: str
+
+
+Reservation = tuple[Reserved, ...] | Exhausted | Disabled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording(Generic[T]):
+    """What an entry writes once it knows its reservation: events, rows beside them, and what the caller gets."""
+
+    value: T
+    drafts: Sequence[Draft] = ()
+    statements: Sequence[Statement] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settlement:
+    """Give back `amount` of what was reserved (negative: take more)."""
+
+    reserved: Reserved
+    amount: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Generic[T]):
+    """One unit of the record. `record` may run more than once; it must not have effects of its own."""
+
+    log: RunLog
+    record: Callable[[Reservation], Recording[T]]
+    charges: tuple[Charge, ...] = ()
+    principals: tuple[str, ...] = ()
+    settlements: tuple[Settlement, ...] = ()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Waiting:
+    entry: Entry[Any]
+    future: asyncio.Future[Any]
+
+
+class Journal:
+    """The append-only store of events. One instance per event loop; any number of processes on one database."""
+
+    def __init__(self, database: Database, *, vault: Vault, clock: Clock = system_clock) -> None:
+        self.clock = clock
+        self.reader = Reader(database, vault)
+        self._vault = vault
+        self._writer: Writer = open_writer(database)
+        self._waiting: list[_Waiting] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def start(self, tenant: str, run: str) -> tuple[RunLog, Statement]:
+        """A log for a new run, and the statement that stores its keys; to be committed with its first event."""
+        keys, wrapped = self._vault.create(run)
+        statement = Statement(
+            sql="INSERT INTO run_keys (run, body_key, sealed_key) VALUES (:run, :body_key, :sealed_key)",
+            params={"run": run, "body_key": wrapped.body, "sealed_key": wrapped.sealed},
+        )
+        return RunLog(tenant=tenant, run=run, keys=keys), statement
+
+    def reopen(self, run: str) -> tuple[RunLog, list[Event]]:
+        """The log of a recorded run, at the end of its chain, and its events. Raises `StorageError`."""
+        keys = self.reader.keys(run)
+        recorded = self.reader.events(run, keys)
+        last = recorded[-1]
+        place = Place(n=last.header.n + 1, prev=last.hash)
+        return RunLog(tenant=last.header.tenant, run=run, keys=keys, place=place), recorded
+
+    async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
+        """Record events that reserve nothing. Returns when they are durable."""
+        recording = Recording(value=None, drafts=drafts, statements=statements)
+        await self.commit(Entry(log=log, record=lambda _: recording))
+
+    async def commit(self, entry: Entry[T]) -> T:
+        """Reserve, record, and return when it is durable. Raises `StorageError`; then nothing was recorded."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(entry=entry, future=loop.create_future())
+        self._waiting.append(waiting)
+        if self._flushing is None:
+            # The task starts when everything that is ready now has had its turn: what queues meanwhile goes along.
+            self._flushing = loop.create_task(self._flush())
+        return await waiting.future
+
+    async def close(self) -> None:
+        """Let what is waiting become durable, then close the connection."""
+        if self._flushing is not None:
+            await self._flushing
+        await self._writer.close()
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._commit_batch(batch)
+        finally:
+            self._flushing = None
+
+    async def _commit_batch(self, batch: list[_Waiting]) -> None:
+        try:
+            await self._write(batch)
+        except Collision:
+            # One of them lost its fence. Which one shows when each goes alone.
+            for waiting in batch:
+                await self._commit_alone(waiting)
+        except RemitError as error:
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            for waiting in batch:
+                await self._commit_alone(waiting)
+        except BaseException as error:
+            for waiting in batch:
+                _fail(waiting, error)
+            raise
+
+    async def _commit_alone(self, waiting: _Waiting) -> None:
+        for _ in range(3):
+            try:
+                await self._write([waiting])
+                return
+            except Collision as error:
+                if not self._take_up(waiting.entry.log):
+                    lost = FenceLost(f"another worker goes on with run `{waiting.entry.log.run}`; this one stops")
+                    lost.__cause__ = error
+                    _fail(waiting, lost)
+                    return
+            except RemitError as error:
+                _fail(waiting, error)
+                return
+        _fail(waiting, FenceLost(f"run `{waiting.entry.log.run}` is written to by others without end; try again"))
+
+    def _take_up(self, log: RunLog) -> bool:
+        """Go on behind what people decided meanwhile; false if another worker, not a person, was here."""
+        arrived = self.reader.events(log.run, log.keys, after=log.place.n - 1)
+        if not arrived or any(event.type not in FROM_BESIDE for event in arrived):
+            return False
+        log.arrived.extend(arrived)
+        log.place = Place(n=arrived[-1].header.n + 1, prev=arrived[-1].hash)
+        return True
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        transaction = _Transaction([waiting.entry for waiting in batch], self.clock)
+        await self._writer.write(transaction.locks, transaction.decide)
+        for waiting, recording in zip(batch, transaction.recordings, strict=True):
+            waiting.entry.log.place = transaction.places[id(waiting.entry.log)]
+            if not waiting.future.done():
+                waiting.future.set_result(recording.value)
+
+
+def _fail(waiting: _Waiting, error: BaseException) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)
+
+
+class _Transaction:
+    """What one transaction reads, decides and writes for a batch of entries, in their order."""
+
+    def __init__(self, entries: Sequence[Entry[Any]], clock: Clock) -> None:
+        self._entries = entries
+        self._clock = clock
+        self.locks = Locks(
+            meters=tuple(_unique(_meter_names(entries))),
+            principals=tuple(_unique(p for entry in entries for p in entry.principals)),
+        )
+        self.recordings: list[Recording[Any]] = []
+        self.places: dict[int, Place] = {}
+
+    def decide(self, found: Found) -> list[Statement]:
+        now = self._clock()
+        meters = Meters(found.meters, now)
+        rows: list[dict[str, Any]] = []
+        beside: list[Statement] = []
+        for entry in self._entries:
+            recording = entry.record(_reserve(entry, meters, found))
+            self.recordings.append(recording)
+            rows.extend(self._place(entry.log, recording.drafts, now))
+            beside.extend(recording.statements)
+            for settlement in entry.settlements:
+                meters.release(settlement.reserved, settlement.amount)
+        statements = [Statement(sql=_INSERT_EVENT, params=rows)] if rows else []
+        changed = [{"meter": meter, "state": state} for meter, state in meters.changed().items()]
+        if changed:
+            statements.append(Statement(sql=_UPSERT_METER, params=changed))
+        return statements + beside
+
+    def _place(self, log: RunLog, drafts: Iterable[Draft], now: int) -> Iterable[dict[str, Any]]:
+        place = self.places.get(id(log), log.place)
+        for draft in drafts:
+            row = events.write(draft, tenant=log.tenant, run=log.run, place=place, at=now, keys=log.keys)
+            place = Place(n=place.n + 1, prev=row.hash)
+            yield _columns(row)
+        self.places[id(log)] = place
+
+
+def _reserve(entry: Entry[Any], meters: Meters, found: Found) -> Reservation:
+    for principal in entry.principals:
+        if principal not in found.enabled:
+            return Disabled(principal=principal)
+    return meters.reserve(entry.charges)
+
+
+def _meter_names(entries: Iterable[Entry[Any]]) -> Iterable[str]:
+    for entry in entries:
+        yield from (charge.meter for charge in entry.charges)
+        yield from (settlement.reserved.meter for settlement in entry.settlements)
+
+
+def _unique(names: Iterable[str]) -> Iterable[str]:
+    return dict.fromkeys(names)
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    return {
+        "tenant": row.tenant,
+        "run": row.run,
+        "n": row.n,
+        "type": row.type,
+        "at": row.at,
+        "hash": row.hash,
+        "header": row.header,
+        "body": row.body,
+        "sealed": row.sealed,
+    }

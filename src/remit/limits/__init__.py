@@ -1,0 +1,1 @@
+"""Limits: budgets of one run, and rates over sliding windows that hold across runs and processes."""

@@ -1,0 +1,195 @@
+"""Limits as contracts write them, compiled into what one call must charge.
+
+A rate (`per_hour: 40`) becomes a charge on a shared meter; a per-run limit is counted by the run itself, whose events
+only one worker can write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from remit.contracts.model import Action, ActionLimits, Contract, Limits
+from remit.contracts.quantities import amount, units_text
+from remit.limits.meters import Charge, Quantity
+
+_WINDOWS_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+_MICROUSD_PER_UNIT = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitRule:
+    """One limit. `window_ms` is 0 where it holds for one run; `scope` is what shares it, `{person}` filled in later."""
+
+    scope: str
+    label: str
+    quantity: Quantity
+    limit: int
+    window_ms: int
+    currency: str = ""
+
+    @property
+    def meter(self) -> str:
+        """The key of the meter: scope, quantity and window."""
+        return f"{self.scope}|{self.quantity}{self.currency}|{self.window_ms}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """What one call uses of each quantity. `money` is in ten-thousandths of `currency`, `spend` in microdollars."""
+
+    calls: int = 1
+    writes: int = 0
+    rows: int = 0
+    money: int = 0
+    currency: str = ""
+    spend: int = 0
+
+    def of(self, rule: LimitRule) -> int:
+        match rule.quantity:
+            case Quantity.CALLS:
+                return self.calls
+            case Quantity.WRITES:
+                return self.writes
+            case Quantity.ROWS:
+                return self.rows
+            case Quantity.MONEY:
+                return self.money if self.currency == rule.currency else 0
+            case Quantity.SPEND:
+                return self.spend
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionRules:
+    """The limits that hold for the calls of one action."""
+
+    per_run: tuple[LimitRule, ...]
+    rates: tuple[LimitRule, ...]
+    currencies: frozenset[str]
+    """Currencies in which money is limited; where this is not empty, no other one may be moved."""
+
+
+def compile_limits(contract: Contract, tenant: str, tenant_limits: Limits) -> Mapping[str, ActionRules]:
+    """The rules of every action of a contract, by tool name."""
+    agent = f"agent/{tenant}/{contract.contract}"
+    shared = [
+        *_limits(contract.limits, agent, "the contract"),
+        *_limits(contract.per_person, f"{agent}/{{person}}", "one person"),
+        *_limits(tenant_limits, f"tenant/{tenant}", "the tenant"),
+    ]
+    budget = _budget(contract)
+    return {action.tool: _action_rules(action, agent, shared, budget) for action in contract.actions}
+
+
+def _budget(contract: Contract) -> list[LimitRule]:
+    budget = contract.budget
+    spend = amount(budget.spend).units * _MICROUSD_PER_UNIT
+    return [
+        _per_run("run", "budget of the run", Quantity.WRITES, budget.writes),
+        _per_run("run", "budget of the run", Quantity.SPEND, spend),
+    ]
+
+
+def _per_run(scope: str, label: str, quantity: Quantity, limit: int, currency: str = "") -> LimitRule:
+    text = f"{_amount_text(quantity, limit, currency)} per run, {label}"
+    return LimitRule(scope=scope, label=text, quantity=quantity, limit=limit, window_ms=0, currency=currency)
+
+
+def _action_rules(action: Action, agent: str, shared: list[LimitRule], budget: list[LimitRule]) -> ActionRules:
+    own = list(_action_limits(action.limits, action.tool, f"{agent}/{action.tool}"))
+    rules = own + shared
+    return ActionRules(
+        per_run=tuple(rule for rule in own + budget if rule.window_ms == 0),
+        rates=tuple(rule for rule in rules if rule.window_ms > 0),
+        currencies=frozenset(rule.currency for rule in rules if rule.quantity is Quantity.MONEY),
+    )
+
+
+def _action_limits(limits: ActionLimits, tool: str, scope: str) -> Iterable[LimitRule]:
+    for name in limits.__struct_fields__:
+        value: int | str | None = getattr(limits, name)
+        if value is not None:
+            prefix, _, span = name.rpartition("per_")
+            quantity = Quantity(prefix.rstrip("_") or "calls")
+            yield _rule(scope if span != "run" else tool, f"of `{tool}`", quantity, span, value)
+
+
+def _limits(limits: Limits, scope: str, whose: str) -> Iterable[LimitRule]:
+    for name in limits.__struct_fields__:
+        value: int | str | None = getattr(limits, name)
+        if value is not None:
+            prefix, _, span = name.partition("_per_")
+            yield _rule(scope, f"of {whose}", Quantity(prefix), span, value)
+
+
+def _rule(scope: str, whose: str, quantity: Quantity, span: str, value: int | str) -> LimitRule:
+    currency = ""
+    if isinstance(value, str):
+        parsed = amount(value)
+        currency = parsed.currency
+        value = parsed.units
+        if quantity is Quantity.SPEND:
+            currency, value = "", value * _MICROUSD_PER_UNIT
+    if span == "run":
+        return _per_run(scope, whose, quantity, value, currency)
+    label = f"{_amount_text(quantity, value, currency)} per {span} {whose}"
+    return LimitRule(
+        scope=scope,
+        label=label,
+        quantity=quantity,
+        limit=value,
+        window_ms=_WINDOWS_MS[span],
+        currency=currency,
+    )
+
+
+def _amount_text(quantity: Quantity, value: int, currency: str) -> str:
+    if quantity is Quantity.MONEY:
+        return f"{units_text(value)} {currency}"
+    if quantity is Quantity.SPEND:
+        return f"{units_text(value // _MICROUSD_PER_UNIT)} USD of spend"
+    return f"{value} {quantity}"
+
+
+def charges(rules: ActionRules, demand: Demand, person: str | None) -> tuple[Charge, ...]:
+    """What a call must reserve on shared meters. Limits per person hold only where the run acts for one."""
+    made: list[Charge] = []
+    for rule in rules.rates:
+        wanted = demand.of(rule)
+        if not wanted:
+            continue
+        meter = rule.meter
+        if "{person}" in meter:
+            if person is None:
+                continue
+            meter = meter.replace("{person}", person)
+        made.append(
+            Charge(meter=meter, label=rule.label, limit=rule.limit, window_ms=rule.window_ms, amount=wanted)
+        )
+    return tuple(made)
+
+
+class RunUsage:
+    """What one run has used so far of its own limits. Reserved before the record, given back where nothing came of it."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def reserve(self, rules: ActionRules, demand: Demand) -> LimitRule | None:
+        """Take what the call needs, or nothing and return the limit that has no room."""
+        for rule in rules.per_run:
+            if self._used.get(rule.meter, 0) + demand.of(rule) > rule.limit:
+                return rule
+        self._add(rules, demand, 1)
+        return None
+
+    def release(self, rules: ActionRules, demand: Demand) -> None:
+        self._add(rules, demand, -1)
+
+    def used(self, quantity: Quantity) -> int:
+        """How much of the run's budget of a quantity is used."""
+        return self._used.get(f"run|{quantity}|0", 0)
+
+    def _add(self, rules: ActionRules, demand: Demand, sign: int) -> None:
+        for rule in rules.per_run:
+            self._used[rule.meter] = self._used.get(rule.meter, 0) + sign * demand.of(rule)

@@ -1,0 +1,311 @@
+"""The policy decision point: one call's facts in, a decision out. Pure: the same facts give the same decision.
+
+Grants and hard forbids are one Cedar set, holds another that is asked only about what the first allows: a forbid
+that fires hides whether any permit applied, so one set could not tell *ask a person* from *never granted*. Cedar
+skips a policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
+
+Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that
+its policies read, and the journal keeps just these, so that the record suffices to decide again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import cedarpy
+from cedarpy import pst
+
+from remit.contracts.model import Contract
+from remit.contracts.problems import listed, quoted
+from remit.contracts.quantities import duration_ms
+from remit.errors import ConfigError
+from remit.policy.annotations import PolicyProblem, Rule
+from remit.policy.cedar_schema import AGENT, Record
+from remit.policy.compile import Compiled, Granted, check, principal_of
+from remit.policy.facts import Facts, Reads, context, converted, joined, narrowed
+from remit.tools.spec import Resource, ToolSpec
+from remit.values import Json, ValueRefused, decode, digest, encode
+
+_USUAL_WITHIN_MS = 4 * 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permitted:
+    """A grant applies and nothing stands against it. `rules` are the grants."""
+
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forbidden:
+    """No: `rules` are the forbids that fired, each with its reason. Without rules no grant applies; see `reasons`."""
+
+    rules: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MustHold:
+    """It would be permitted, but a person must be asked first.
+
+    `rules`, `reasons` and `roles` are of one length: each hold that fired, why, and the role that must approve it.
+    Where the roles differ, each of them must. `expires_ms`: the shortest time that one of the holds gives.
+    """
+
+    rules: tuple[str, ...]
+    reasons: tuple[str, ...]
+    roles: tuple[str, ...]
+    expires_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undecided:
+    """The policies can't be evaluated over these facts, which is a deny. `errors` say why."""
+
+    errors: tuple[str, ...]
+
+
+PolicyDecision = Permitted | Forbidden | MustHold | Undecided
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A decision and `read`, the exact context that it was made from, as JSON."""
+
+    decision: PolicyDecision
+    read: bytes
+
+
+def problems(contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str) -> list[PolicyProblem]:
+    """What keeps a decision point from being built, by line of `policy.cedar`; 0 is the contract itself."""
+    return list(check(contract, tools, policy_text).problems)
+
+
+class PolicyDecisionPoint:
+    """Decides the calls of one contract by its compiled actions and its `policy.cedar`. Immutable; see `build`."""
+
+    def __init__(
+        self, contract: Contract, compiled: Compiled, rules: Sequence[Rule], policy_text: str
+    ) -> None:
+        self.text = f"{compiled.text}\n{policy_text}"
+        """The whole policy in Cedar, for people."""
+        self.types = compiled.types
+        self.digest = digest({"policy": self.text, "schema": compiled.types.schema})
+        """Content hash of all that decisions depend on."""
+        self._contract = contract.contract
+        self._principal = principal_of(contract)
+        self._agent = _agent(self._principal, contract)
+        self._slices = {
+            tool: _slice(
+                granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)]
+            )
+            for tool, granted in compiled.actions.items()
+        }
+
+    @classmethod
+    def build(
+        cls, contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str
+    ) -> PolicyDecisionPoint:
+        """Compile, type-check, parse and slice. `tools`: by name, all that the contract grants, or more.
+
+        Raises `ConfigError` with every problem, one a line.
+        """
+        checked = check(contract, tools, policy_text)
+        if checked.problems or checked.compiled is None:
+            said = (f"policy.cedar:{p.line}: {p.message}" if p.line else p.message for p in checked.problems)
+            raise ConfigError("\n".join(said))
+        return cls(contract, checked.compiled, checked.rules, policy_text)
+
+    def reads(self, tool: str) -> Reads:
+        """What the policies of a tool read of the context: what `Decided.read` holds, if it was there."""
+        found = self._slices.get(tool)
+        return found.context if found else {}
+
+    def context(self, facts: Facts) -> dict[str, Json]:
+        """As much of the call's context as policies read. Raises `ValueRefused` (see `facts.context`)."""
+        found = self._slices.get(facts.tool)
+        return context(facts, found.granted.type, found.context) if found else {}
+
+    def decide(self, facts: Facts, context: Mapping[str, Json]) -> Decided:
+        """Decide a call over its context: the whole of it, or what `self.context` made of the facts."""
+        try:
+            read = encode(narrowed(dict(context), self.reads(facts.tool)))
+        except UnicodeEncodeError as error:
+            return Decided(
+                decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b""
+            )
+        decision = self.decide_recorded(facts.tool, facts.principal, facts.resource, read)
+        return Decided(decision=decision, read=read)
+
+    def decide_recorded(self, tool: str, principal: str, resource: Resource, read: bytes) -> PolicyDecision:
+        """Decide from what the journal keeps of a call.
+
+        `read` suffices for the policy that recorded it; for another one, ask `facts.unrecorded` first.
+        """
+        found = self._slices.get(tool)
+        if found is None:
+            return _ungranted(f"contract `{self._contract}` does not grant tool {quoted(tool)}")
+        if principal != self._principal:
+            return _ungranted(
+                f"contract `{self._contract}` is for {quoted(self._principal)}, not {quoted(principal)}"
+            )
+        kind = found.granted.spec.resource_kind
+        if resource.kind != kind:
+            return _ungranted(f"`{tool}` acts on objects of kind `{kind}`, not {quoted(resource.kind)}")
+        try:
+            return found.decide(self._question(found, resource, read))
+        except (ValueError, ValueRefused) as error:
+            return Undecided(errors=(str(error),))
+
+    def _question(self, found: _Slice, resource: Resource, read: bytes) -> _Question:
+        values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
+        attributes = converted(values, found.kind, found.resource, ("resource",))
+        # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
+        uid = {"type": resource.kind, "id": resource.id}
+        entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
+        return _Question(
+            request={
+                "principal": {"type": AGENT, "id": self._principal},
+                "action": {"type": "Action", "id": found.granted.action.tool},
+                "resource": uid,
+                "context": read.decode(),
+            },
+            entities=self._agent.with_added_json_str(entity),  # pyright: ignore[reportUnknownMemberType]
+            about={"resource": attributes, "contract": self._contract},
+        )
+
+
+def _agent(principal: str, contract: Contract) -> cedarpy.Entities:
+    region = {} if contract.region is None else {"region": contract.region}
+    attributes = {"tenant": contract.tenant, "contract": contract.contract, **region}
+    agent: Json = {"uid": {"type": AGENT, "id": principal}, "attrs": attributes, "parents": []}
+    return cedarpy.Entities.from_json_str(encode([agent]).decode())  # pyright: ignore[reportUnknownMemberType]
+
+
+def _ungranted(reason: str) -> Forbidden:
+    return Forbidden(rules=(), reasons=(reason,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """Cedar's: whether it allows, the policies that decided so, and what could not be evaluated."""
+
+    allows: bool
+    rules: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """One call in the forms that Cedar takes it; `about` is for telling people."""
+
+    request: dict[str, Any]
+    entities: cedarpy.Entities
+    about: Mapping[str, Any]
+
+    def put_to(self, policies: cedarpy.PolicySet) -> _Answer:
+        result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
+            self.request, policies, self.entities
+        )
+        found, errors = result.diagnostics.reasons, result.diagnostics.errors
+        if result.decision is cedarpy.Decision.NoDecision and not errors:
+            errors = ["the request can't be decided"]
+        return _Answer(allows=result.allowed, rules=tuple(sorted(found)), errors=tuple(sorted(errors)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Slice:
+    """The policies that can fire on the calls of one tool, parsed, and what they read."""
+
+    granted: Granted
+    kind: Record
+    rules: Mapping[str, Rule]
+    hard: cedarpy.PolicySet
+    holds: cedarpy.PolicySet | None
+    demands: cedarpy.PolicySet
+    context: Reads
+    resource: Reads
+
+    def decide(self, question: _Question) -> PolicyDecision:
+        hard = question.put_to(self.hard)
+        if hard.rules and not hard.allows:
+            return Forbidden(rules=hard.rules, reasons=self._reasons(hard.rules))
+        if hard.errors:
+            return Undecided(errors=hard.errors)
+        if not hard.allows:
+            return _ungranted(self._unmet(question))
+        if self.holds is None:
+            return Permitted(rules=hard.rules)
+        asked = question.put_to(self.holds)
+        if asked.errors:
+            return Undecided(errors=asked.errors)
+        return self._hold(asked.rules) if asked.rules else Permitted(rules=hard.rules)
+
+    def _reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self.rules[rule].reason or f"rule `{rule}` says so" for rule in rules)
+
+    def _hold(self, rules: tuple[str, ...]) -> MustHold:
+        terms = [hold for rule in rules if (hold := self.rules[rule].hold) is not None]
+        approval = self.granted.action.approval
+        usual = duration_ms(approval.within) if approval else _USUAL_WITHIN_MS
+        return MustHold(
+            rules=rules,
+            reasons=self._reasons(rules),
+            roles=tuple(each.role for each in terms),
+            expires_ms=min(usual if each.within_ms is None else each.within_ms for each in terms),
+        )
+
+    def _unmet(self, question: _Question) -> str:
+        """Which demands of the grant fail. Cedar is asked, so that this can't differ from the decision."""
+        met = question.put_to(self.demands).rules
+        facts = {**question.about, "context": decode(question.request["context"].encode())}
+        unmet = [
+            f"{demand.words} (here: {_shown(facts, demand.subject)})"
+            for number, demand in enumerate(self.granted.demands)
+            if str(number) not in met
+        ]
+        tool = self.granted.action.tool
+        return f"contract `{question.about['contract']}` grants `{tool}` only where {' and '.join(unmet)}"
+
+
+def _shown(facts: Mapping[str, Any], path: Sequence[str]) -> str:
+    found: Any = facts
+    for name in path:
+        found = found.get(name)
+    if isinstance(found, list):
+        return listed(cast("list[str]", found)) or "none"
+    return "absent" if found is None else quoted(found if isinstance(found, str) else encode(found).decode())
+
+
+def _slice(granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
+    holds = [rule for rule in rules if rule.hold is not None]
+    hard = [rule for rule in rules if rule.hold is None]
+    demands = "".join(f"permit (principal, action, resource) when {{ {d.cedar} }};" for d in granted.demands)
+    of_context: Reads = {}
+    of_resource: Reads = {}
+    for rule in rules:
+        of_context = joined(of_context, rule.reads("context"))
+        of_resource = joined(of_resource, rule.reads("resource"))
+    return _Slice(
+        granted=granted,
+        kind=kind,
+        rules={rule.id: rule for rule in rules},
+        hard=_policies({rule.id: rule.template for rule in hard}),
+        holds=_policies({rule.id: rule.template for rule in holds}) if holds else None,
+        demands=_policies(
+            {
+                str(number): template
+                for number, template in enumerate(cedarpy.policies_to_pst(demands).static_policies.values())
+            }
+        ),
+        context=of_context,
+        resource=of_resource,
+    )
+
+
+def _policies(templates: Mapping[str, pst.Template]) -> cedarpy.PolicySet:
+    """A set whose policies go by their `@id`s, so that Cedar's answers name them; annotations would only be carried."""
+    named = {id_: replace(template, id=id_, annotations={}) for id_, template in templates.items()}
+    return cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=named, template_links=()))

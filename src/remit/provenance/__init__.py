@@ -1,0 +1,1 @@
+"""Provenance: where each argument came from, so that injected text can't spend authority."""

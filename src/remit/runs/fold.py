@@ -1,0 +1,242 @@
+"""A run's state as a fold over its events: what a worker knows when it takes up a run, be it the first or the tenth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from remit.gate.authority import Authority
+from remit.gate.call import Approval, Call, Proposal, RunState
+from remit.gate.gate import take_in_result
+from remit.gate.record import Decided
+from remit.gate.verdicts import Allow, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
+from remit.journal.events import Event, EventType
+from remit.journal.journal import FROM_BESIDE, Clock, RunLog
+from remit.journal.redaction import Redactor
+from remit.limits.meters import Reserved
+from remit.limits.rules import Demand
+from remit.policy.session import PastCall
+from remit.provenance.labels import CONTRACT, USER
+from remit.tools.spec import Resource
+from remit.values import Json
+
+
+@dataclass(kw_only=True, slots=True)
+class RecordedStep:
+    """What the record says of one step: the latest decision, and what became of it if that is known."""
+
+    tool: str
+    args_digest: str
+    verdict: str
+    call: Call
+    decided: Decided
+    outcome: Outcome | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Folded:
+    """A run as its record has it. `request` is the original where the run may still see it."""
+
+    state: RunState
+    request: Json
+    steps: dict[str, RecordedStep] = field(default_factory=dict[str, RecordedStep])
+    values: dict[str, Json] = field(default_factory=dict[str, Json])
+    cases: dict[str, str] = field(default_factory=dict[str, str])
+    """Cases that were opened for escalations, by step."""
+    active_at: int = 0
+    """When its worker last did something, in microseconds since the epoch."""
+    closed: str | None = None
+    """The outcome, once the run is closed."""
+    output: Json = None
+
+
+def new_state(
+    authority: Authority, log: RunLog, *, redactor: Redactor, clock: Clock, on_behalf_of: str | None, opened_at: int
+) -> RunState:
+    """The state of a run that has just been opened."""
+    return RunState(
+        authority=authority, log=log, on_behalf_of=on_behalf_of, opened_at=opened_at, redactor=redactor, clock=clock
+    )
+
+
+def fold(events: Sequence[Event], state: RunState) -> Folded:
+    """Everything the events say, in order. `state` is a fresh one and becomes part of the result."""
+    folded = Folded(state=state, request=None, active_at=events[0].header.at)
+    for event in events:
+        _apply(folded, event)
+        if event.type not in FROM_BESIDE:
+            folded.active_at = event.header.at
+    return folded
+
+
+def resumed(folded: Folded, at: int) -> None:
+    """From the last thing its worker did until now the run has waited; that is not its own time."""
+    folded.state.parked_us += at - folded.active_at
+    folded.active_at = at
+
+
+def _apply(folded: Folded, event: Event) -> None:
+    state = folded.state
+    body: dict[str, Any] = event.body or {}
+    match event.type:
+        case EventType.RUN_OPENED:
+            folded.request = (event.sealed or body)["request"]
+            note_request(state, folded.request)
+        case EventType.RUN_RESUMED:
+            resumed(folded, event.header.at)
+        case EventType.CALL_DECIDED:
+            _decided(folded, event, body)
+        case EventType.CALL_COMPLETED | EventType.CALL_FAILED | EventType.CALL_UNKNOWN:
+            _ended(folded, event, body)
+        case EventType.APPROVAL_REQUESTED:
+            state.approvals[event.header.span] = _asked(event, body)
+            folded.steps[event.header.span].outcome = None
+        case EventType.APPROVAL_DECIDED:
+            take_up_decision(state, event)
+        case EventType.VALUE_RECORDED:
+            folded.values[event.header.span] = (event.sealed or body)["value"]
+        case EventType.RUN_CLOSED:
+            folded.closed = body["outcome"]
+            folded.output = (event.sealed or body).get("output")
+        case EventType.CASE_OPENED:
+            if body["kind"] == "escalation":
+                folded.cases[event.header.span] = body["case"]
+        case EventType.CASE_DECIDED:
+            pass
+        case never:
+            assert_never(never)
+
+
+def note_request(state: RunState, request: Json) -> None:
+    """The request and the contract's own name are where later arguments may come from."""
+    state.seen.add(USER, request)
+    state.seen.add(CONTRACT, [state.authority.contract.contract, state.authority.tenant])
+
+
+def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
+    state, step = folded.state, event.header.span
+    original = event.sealed or body
+    call = _call_of(state, event, body, original)
+    reserved = tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body["reserved"])
+    verdict = body["verdict"]
+    folded.steps[step] = RecordedStep(
+        tool=body["tool"],
+        args_digest=body["args_digest"],
+        verdict=event.header.verdict,
+        call=call,
+        decided=Decided(verdict=Allow(rules=tuple(verdict.get("rules", ()))), reserved=reserved),
+        outcome=_outcome_of_verdict(state, body["tool"], event.header.verdict, verdict),
+    )
+    state.steps.add(step)
+    if event.header.verdict == "allow":
+        if body["tool"] in state.authority.limits:
+            state.usage.reserve(state.authority.limits[body["tool"]], call.demand)
+        return
+    past = {"deny": "denied", "reject": "rejected", "hold": "held"}[event.header.verdict]
+    args = {} if past == "rejected" else call.args
+    state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=event.header.at))
+
+
+def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict[str, Any]) -> Call:
+    calls, writes, rows, money, currency, spend = body["demand"]
+    found = original["resource"]
+    return Call(
+        proposal=Proposal(tool=body["tool"], args=original["args"], step=event.header.span, token=""),
+        at_us=event.header.at,
+        tool=state.authority.tools.get(body["tool"]),
+        action=state.authority.actions.get(body["tool"]),
+        args=original["args"],
+        args_digest=body["args_digest"],
+        demand=Demand(calls=calls, writes=writes, rows=rows, money=money, currency=currency, spend=spend),
+        labels={path: tuple(labels) for path, labels in body["labels"].items()},
+        fields=tuple(body["fields"]),
+        resource=Resource(**found) if found else None,
+    )
+
+
+def _outcome_of_verdict(state: RunState, tool: str, kind: str, verdict: dict[str, Any]) -> Outcome | None:
+    code, message = verdict.get("code", ""), verdict.get("message", "")
+    match kind:
+        case "reject":
+            state.rejections[tool] = state.rejections.get(tool, 0) + 1
+            left = max(0, state.authority.contract.attempts - state.rejections[tool])
+            return Rejected(code=code, message=message, attempts_left=left)
+        case "deny":
+            return Denied(code=code, message=message, rules=tuple(verdict["rules"]))
+        case _:
+            return None
+
+
+def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
+    step = folded.steps[event.header.span]
+    state, call = folded.state, step.call
+    state.rejections.pop(step.tool, None)
+    match event.type:
+        case EventType.CALL_COMPLETED:
+            result = (event.sealed or body)["result"]
+            step.outcome = Completed(result=result)
+            if call.tool is not None:
+                take_in_result(state, call, result)
+            return
+        case EventType.CALL_FAILED:
+            step.outcome = Failed(code=body["code"], message=body["message"])
+            if step.tool in state.authority.limits:
+                demand = call.demand
+                state.usage.release(
+                    state.authority.limits[step.tool],
+                    Demand(
+                        calls=0,
+                        writes=demand.writes,
+                        rows=demand.rows,
+                        money=demand.money,
+                        currency=demand.currency,
+                    ),
+                )
+        case _:
+            step.outcome = Unknown(code=body["code"], message=body["message"])
+    past = "failed" if event.type is EventType.CALL_FAILED else "unknown"
+    state.past.append(PastCall(tool=step.tool, outcome=past, args=call.args, result=None, at_us=event.header.at))
+
+
+def _asked(event: Event, body: dict[str, Any]) -> Approval:
+    return Approval(
+        case=body["case"],
+        step=event.header.span,
+        tool=body["shown"]["tool"],
+        args_digest=body["args_digest"],
+        policy=body["policy"],
+        rules=tuple(body["shown"]["rules"]),
+        shown=body["shown_digest"],
+        expires_at=body["expires_at"],
+    )
+
+
+def take_up_decision(state: RunState, event: Event) -> None:
+    """A person's answer, held against the question it answers: same case, same question shown."""
+    body: dict[str, Any] = event.body or {}
+    asked = state.approvals.get(event.header.span)
+    if asked is None or asked.case != body["case"] or asked.shown != body["shown_digest"]:
+        return
+    state.approvals[event.header.span] = Approval(
+        case=asked.case,
+        step=asked.step,
+        tool=asked.tool,
+        args_digest=asked.args_digest,
+        policy=asked.policy,
+        rules=asked.rules,
+        shown=asked.shown,
+        expires_at=asked.expires_at,
+        granted=body["decision"] == "approved",
+        decided_by=body["by"],
+        decided_at=event.header.at,
+        reason=body.get("reason", ""),
+    )
+
+
+def held(state: RunState, step: str) -> Held | None:
+    """The hold that a step waits on, if nobody has answered it and it has not expired."""
+    asked = state.approvals.get(step)
+    if asked is None or asked.granted is not None or state.clock() > asked.expires_at:
+        return None
+    return Held(code="held", message=f"case `{asked.case}` waits for a person", case=asked.case, rules=asked.rules)

@@ -1,0 +1,234 @@
+"""The run as a workflow's author sees it: every step that isn't deterministic goes through here, and is on record.
+
+When a run is taken up again its code starts from the top: each step gets its recorded answer by its path until the
+record ends, and from there on things happen for the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid as uuids
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from remit.errors import Diverged, RunError
+from remit.gate.call import Proposal
+from remit.gate.gate import Gate
+from remit.gate.record import open_case_for
+from remit.gate.verdicts import Completed, Held, Outcome
+from remit.journal.events import Draft, EventType
+from remit.journal.journal import Journal
+from remit.runs.fold import Folded, held, take_up_decision
+from remit.values import Json, digest
+
+T = TypeVar("T")
+
+
+class NotCompleted(RunError):
+    """A call that the workflow relied upon did not complete; `outcome` says what became of it."""
+
+    code = "not_completed"
+
+    def __init__(self, tool: str, outcome: Outcome) -> None:
+        message = "" if isinstance(outcome, Completed) else outcome.message
+        super().__init__(f"`{tool}` did not complete: {message}")
+        self.tool = tool
+        self.outcome = outcome
+
+
+class Parked(BaseException):
+    """The run waits for a person. Not an `Exception`: a workflow that catches those must not swallow it."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__(case)
+        self.case = case
+
+
+class Escalated(BaseException):
+    """The run ends here and a person takes over."""
+
+    def __init__(self, case: str, reason: str) -> None:
+        super().__init__(reason)
+        self.case = case
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """Where steps are counted: the run itself, or one branch of a `gather`."""
+
+    run: str
+    prefix: str
+    counter: list[int]
+
+    def next(self) -> str:
+        self.counter[0] += 1
+        return f"{self.prefix}{self.counter[0]}"
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("remit_scope", default=None)
+
+
+class Run:
+    """One open run. `token` mints the short-lived token that every call carries."""
+
+    def __init__(self, folded: Folded, *, gate: Gate, journal: Journal, token: Callable[[], str]) -> None:
+        self._folded = folded
+        self._gate = gate
+        self._journal = journal
+        self._token = token
+        self._root = _Scope(run=folded.state.run, prefix="", counter=[0])
+        self.attempts = folded.state.authority.contract.attempts
+
+    @property
+    def id(self) -> str:
+        """The run's id, as `remit show` takes it."""
+        return self._folded.state.run
+
+    @property
+    def request(self) -> Json:
+        """What the run was opened for."""
+        return self._folded.request
+
+    def propose(self, tool: str, args: Json) -> Coroutine[Any, Any, Outcome]:
+        """Propose a call and get what became of it, whatever that is. A hold is returned, not waited for."""
+        # The step's path is fixed when the call is made, not when it is awaited, so that it is the same every time.
+        return self._propose(tool, args, self._next_step())
+
+    def call(self, tool: str, /, **args: Json) -> Coroutine[Any, Any, Any]:
+        """Carry out a call that the workflow relies upon and return its result.
+
+        A hold parks the run until a person has decided. Raises `NotCompleted` where it is rejected, denied, failed
+        or unknown.
+        """
+        return self._call(tool, args, self._next_step())
+
+    def model(self, name: str, /, **given: Json) -> Coroutine[Any, Any, Any]:
+        """Ask a model that the contract binds. An answer below the contract's confidence escalates the run."""
+        return self._model(name, given, self._next_step())
+
+    async def gather(self, *branches: Awaitable[T]) -> list[T]:
+        """Await several at once and return their results in order. All of them end before the first failure is raised."""
+        base = self._current().next()
+        tasks = [
+            asyncio.ensure_future(_within(_Scope(run=self.id, prefix=f"{base}.{i}.", counter=[0]), branch))
+            for i, branch in enumerate(branches, start=1)
+        ]
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [item for item in ended if isinstance(item, BaseException)]
+        # An escalation or a park decides over errors: it is what happens to the run as a whole.
+        for failure in sorted(failures, key=lambda f: isinstance(f, Exception)):
+            raise failure
+        return [item for item in ended if not isinstance(item, BaseException)]
+
+    async def escalate(self, reason: str, *, draft: Json = None) -> Any:
+        """End the run here: a case in the contract's queue asks a person to take over. Does not return."""
+        state = self._folded.state
+        step = self._next_step()
+        recorded = self._folded.cases.get(step)
+        if recorded is not None:
+            raise Escalated(recorded, reason)
+        case_id, opened, statement = open_case_for(state, step, kind="escalation", reason=reason, body=draft)
+        await self._journal.append(state.log, opened, statements=[statement])
+        raise Escalated(case_id, reason)
+
+    async def now(self) -> int:
+        """The time, in microseconds since the epoch; the same when the run is replayed."""
+        return await self._value("now", self._journal.clock)
+
+    async def uuid(self) -> str:
+        """A fresh identifier; the same when the run is replayed."""
+        return await self._value("uuid", lambda: str(uuids.uuid4()))
+
+    async def random(self) -> int:
+        """A random 53-bit integer; the same when the run is replayed."""
+        return await self._value("random", lambda: random.getrandbits(53))
+
+    def _current(self) -> _Scope:
+        scope = _scope.get()
+        # A branch of one run may drive another run: that one counts for itself.
+        return scope if scope is not None and scope.run == self.id else self._root
+
+    def _next_step(self) -> str:
+        return self._current().next()
+
+    async def _value(self, kind: str, make: Callable[[], Any]) -> Any:
+        step = self._next_step()
+        if step in self._folded.values:
+            return self._folded.values[step]
+        self._expect_nothing(step, kind)
+        value = make()
+        draft = Draft(
+            type=EventType.VALUE_RECORDED,
+            actor=self._folded.state.authority.principal,
+            span=step,
+            body={"kind": kind, "value": value},
+        )
+        await self._journal.append(self._folded.state.log, draft)
+        self._folded.values[step] = value
+        return value
+
+    def _expect_nothing(self, step: str, asked: str) -> None:
+        recorded = self._folded.steps.get(step)
+        if recorded is not None:
+            raise Diverged(f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and `{asked}` now")
+
+    async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
+        self._take_up_arrivals()
+        recorded = self._folded.steps.get(step)
+        if recorded is not None:
+            known = await self._replay(step, tool, args)
+            if known is not None:
+                return known
+        proposal = Proposal(tool=tool, args=args, step=step, token=self._token())
+        return await self._gate.propose(self._folded.state, proposal)
+
+    async def _replay(self, step: str, tool: str, args: Json) -> Outcome | None:
+        """The recorded outcome of a step; `None` where it must be decided (again) now."""
+        recorded = self._folded.steps[step]
+        same_args = not recorded.args_digest or recorded.args_digest == digest(args)
+        if recorded.tool != tool or not same_args:
+            raise Diverged(
+                f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and a call of `{tool}` "
+                f"with {'the same' if same_args else 'other'} arguments now; the code has changed since"
+            )
+        if recorded.outcome is not None:
+            return recorded.outcome
+        if recorded.verdict == "hold":
+            return held(self._folded.state, step)
+        del self._folded.steps[step]
+        return await self._gate.recover(self._folded.state, recorded.call, recorded.decided)
+
+    def _take_up_arrivals(self) -> None:
+        state = self._folded.state
+        while state.log.arrived:
+            take_up_decision(state, state.log.arrived.pop(0))
+
+    async def _call(self, tool: str, args: dict[str, Json], step: str) -> Any:
+        outcome = await self._propose(tool, args, step)
+        if isinstance(outcome, Completed):
+            return outcome.result
+        if isinstance(outcome, Held):
+            raise Parked(outcome.case)
+        when = self._folded.state.authority.contract.escalate.when
+        if outcome.code == "policy_ambiguous" and when.policy_ambiguous:
+            await self.escalate(f"policy ambiguous: {outcome.message}")
+        if outcome.code == "retries_exhausted" and when.retries_exhausted:
+            await self.escalate(f"retries exhausted: {outcome.message}")
+        raise NotCompleted(tool, outcome)
+
+    async def _model(self, name: str, given: dict[str, Json], step: str) -> Any:
+        answer = await self._call(f"model:{name}", given, step)
+        floor = self._folded.state.authority.confidence_floor
+        confidence = answer.get("confidence_per_mille") if isinstance(answer, dict) else None
+        if floor is not None and confidence is not None and confidence < floor:
+            await self.escalate(f"confidence {confidence / 1000:.2f} is below {floor / 1000:.2f}", draft=answer)
+        return answer
+
+
+async def _within(scope: _Scope, branch: Awaitable[T]) -> T:
+    _scope.set(scope)
+    return await branch

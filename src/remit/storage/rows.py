@@ -1,0 +1,84 @@
+"""The rows beside the journal that change in the same transaction as an event: runs and cases."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from remit.storage.writer import Statement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseRow:
+    """A case as it is opened. Times in microseconds since the epoch; `roles` separated by spaces."""
+
+    case: str
+    tenant: str
+    run: str
+    step: str
+    kind: str
+    queue: str
+    roles: str
+    reason: str
+    opened_at: int
+    due_at: int | None
+    expires_at: int | None
+
+
+def open_case(row: CaseRow) -> Statement:
+    return Statement(
+        sql='INSERT INTO cases ("case", tenant, run, step, kind, queue, roles, status, reason, opened_at, due_at,'
+        " expires_at) VALUES (:case, :tenant, :run, :step, :kind, :queue, :roles, 'open', :reason, :opened_at,"
+        " :due_at, :expires_at)",
+        params=asdict(row),
+    )
+
+
+def decide_case(case: str, status: str, by: str, at: int) -> Statement:
+    """Decide a case that is still open; where it is not, the whole transaction fails."""
+    return Statement(
+        sql="UPDATE cases SET status = :status, decided_at = :at, decided_by = :by"
+        ' WHERE "case" = :case AND status = \'open\'',
+        params={"case": case, "status": status, "by": by, "at": at},
+        changes=1,
+    )
+
+
+def make_ready(run: str, at: int) -> Statement:
+    """A held run may go on; one that is driven at this moment finds the decision by itself."""
+    return Statement(
+        sql="UPDATE runs SET status = 'ready', updated_at = :at WHERE run = :run AND status = 'held'",
+        params={"run": run, "at": at},
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A run as it is opened."""
+
+    run: str
+    tenant: str
+    contract: str
+    release: str
+    principal: str
+    request_key: str
+    opened_at: int
+    worker: str | None
+    lease_until: int | None
+
+
+def open_run(row: RunRow) -> Statement:
+    return Statement(
+        sql="INSERT INTO runs (run, tenant, contract, release, principal, status, request_key, opened_at, updated_at,"
+        " worker, lease_until) VALUES (:run, :tenant, :contract, :release, :principal, 'running', :request_key,"
+        " :opened_at, :opened_at, :worker, :lease_until)",
+        params=asdict(row),
+    )
+
+
+def set_run(run: str, status: str, at: int, outcome: str | None = None) -> Statement:
+    """Change a run's status: running, held (waiting for a person), ready (to go on), closed. Ends any lease."""
+    return Statement(
+        sql="UPDATE runs SET status = :status, outcome = :outcome, updated_at = :at, worker = NULL,"
+        " lease_until = NULL WHERE run = :run",
+        params={"run": run, "status": status, "at": at, "outcome": outcome},
+    )

@@ -1,0 +1,123 @@
+"""The tables, for queries; `migrations/` is what creates them, and a test holds the two together.
+
+Times are integers, microseconds since the epoch (UTC). Content hashes are lower-case hex SHA-256.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    true,
+)
+
+metadata = MetaData()
+
+# SQLite gives an ever-growing rowid only to `INTEGER PRIMARY KEY`.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary),
+    # The fence: two workers that both believe they own a run collide here.
+    UniqueConstraint("run", "n", name="events_run_n"),
+    sqlite_autoincrement=True,
+)
+
+run_keys = Table(
+    "run_keys",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("body_key", LargeBinary),
+    Column("sealed_key", LargeBinary),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("outcome", Text),
+    Column("request_key", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("worker", Text),
+    Column("lease_until", BigInteger),
+    UniqueConstraint("tenant", "contract", "request_key", name="runs_request"),
+    Index("runs_status", "status", "lease_until"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("case", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("roles", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("decided_at", BigInteger),
+    Column("decided_by", Text),
+    Index("cases_status", "tenant", "status", "opened_at"),
+    Index("cases_run", "run"),
+)
+
+meters = Table(
+    "meters",
+    metadata,
+    Column("meter", Text, primary_key=True),
+    Column("state", LargeBinary, nullable=False),
+)
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=true()),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("release", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("approved_by", Text),
+    Column("approved_at", BigInteger),
+    Column("bundle", LargeBinary, nullable=False),
+)
+
+__all__ = ["cases", "events", "meters", "metadata", "principals", "releases", "run_keys", "runs"]

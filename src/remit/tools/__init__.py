@@ -1,0 +1,1 @@
+"""Tools: named capabilities with strict schemas and declared effects, and the ways to import them."""

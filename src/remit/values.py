@@ -1,0 +1,142 @@
+"""JSON values as Remit accepts them: parsed strictly, walked once, encoded in one canonical form.
+
+An argument may be `None`, `bool`, `int` (64 bits), `float` (finite), `str` (valid Unicode), a list or a dict with
+string keys. Whatever else a parser somewhere might let through (NaN, duplicate keys, lone surrogates, bottomless
+nesting) is refused here, once, for every way in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from remit.errors import RemitError
+
+MAX_DEPTH = 32
+MAX_BYTES = 256 * 1024
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+Json = Any
+"""A value as described above. (A recursive alias makes every caller cast; the walk is what guarantees the shape.)"""
+
+Path = tuple[str | int, ...]
+
+
+class ValueRefused(RemitError):
+    """A value is not acceptable JSON; the message names the place."""
+
+    code = "value_refused"
+
+
+def show_path(path: Path) -> str:
+    """`("lines", 0, "amount")` as `lines[0].amount`; the empty path as `value`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "value"
+
+
+def leaves(value: Json) -> Iterator[tuple[Path, Json]]:
+    """Yield every scalar of `value` with its path, refusing what is not acceptable JSON.
+
+    Depth first, in order. Raises `ValueRefused` at the first offending place.
+    """
+    stack: list[tuple[Path, Json]] = [((), value)]
+    while stack:
+        path, item = stack.pop()
+        kind = type(item)
+        if kind is dict or kind is list:
+            if len(path) >= MAX_DEPTH:
+                raise ValueRefused(f"`{show_path(path[:4])}…` is nested more than {MAX_DEPTH} levels deep")
+            children = _children(path, item)
+            stack.extend(reversed(children))
+        else:
+            _check_scalar(path, item)
+            yield path, item
+
+
+def _children(path: Path, item: dict[Any, Json] | list[Json]) -> list[tuple[Path, Json]]:
+    if isinstance(item, list):
+        return [((*path, i), child) for i, child in enumerate(item)]
+    for key in item:
+        if type(key) is not str:
+            raise ValueRefused(f"a key of `{show_path(path)}` is {type(key).__name__}; keys are strings")
+        _check_text(path, key)
+    return [((*path, key), child) for key, child in item.items()]
+
+
+def _check_scalar(path: Path, item: Json) -> None:
+    if item is None or item is True or item is False:
+        return
+    kind = type(item)
+    if kind is str:
+        _check_text(path, item)
+    elif kind is int:
+        if not _INT_MIN <= item <= _INT_MAX:
+            raise ValueRefused(f"`{show_path(path)}` is outside the range of 64-bit integers")
+    elif kind is float:
+        if not math.isfinite(item):
+            raise ValueRefused(f"`{show_path(path)}` is {item}; numbers are finite")
+    else:
+        raise ValueRefused(f"`{show_path(path)}` is {kind.__name__}, which JSON does not have")
+
+
+def _check_text(path: Path, text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueRefused(f"`{show_path(path)}` holds a lone surrogate, which is not valid Unicode") from error
+
+
+def parse(text: str | bytes, *, limit_bytes: int = MAX_BYTES) -> Json:
+    """Parse JSON text strictly: size limited, no duplicate keys, no NaN, every value acceptable.
+
+    Raises `ValueRefused`.
+    """
+    size = len(text) if isinstance(text, bytes) else len(text.encode(errors="surrogatepass"))
+    if size > limit_bytes:
+        raise ValueRefused(f"{size:,} bytes of JSON are more than the {limit_bytes:,} allowed", code="too_large")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueRefused(f"not valid JSON: {error}") from error
+    for _ in leaves(value):
+        pass
+    return value
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for key, item in pairs:
+        if key in found:
+            raise ValueRefused(f"key `{key}` appears twice in one object")
+        found[key] = item
+    return found
+
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueRefused(f"`{name}` is not JSON; numbers are finite")
+
+
+def encode(value: Json) -> bytes:
+    """The canonical bytes of an accepted value: UTF-8, sorted keys, no white space."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes) -> Json:
+    """The inverse of `encode`, for bytes that Remit wrote itself."""
+    return msgspec.json.decode(data)
+
+
+def digest(value: Json) -> str:
+    """SHA-256 of the canonical bytes, lower-case hex."""
+    return hashlib.sha256(encode(value)).hexdigest()
