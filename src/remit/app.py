@@ -82,7 +82,7 @@ class Remit:
         self.principals = Principals(self.database.engine)
         self.journal = Journal(self.database, vault=Vault(master_key(keys_folder).reveal()), clock=clock)
         self._clients = Clients(connections)
-        self._gate = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
+        self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
         self._programs: dict[str, Program] = {}
         self._register_people()
 
@@ -113,7 +113,7 @@ class Remit:
         return Engine(
             database=self.database,
             journal=self.journal,
-            gate=self._gate,
+            gate=self.pipeline,
             issuer=self.issuer,
             redactor=self.redactor,
             programs=self.program,
@@ -213,8 +213,9 @@ class Remit:
             from remit.models.tools import model_tools
 
             models = model_tools(loaded, self.project, self.secrets)
-        contract = _with_models(loaded.contract)
-        granted = {action.tool: {**self.tools, **models}[action.tool] for action in contract.actions}
+        contract = loaded.contract
+        actions = _with_models(contract)
+        granted = {action.tool: {**self.tools, **models}[action.tool] for action in actions}
         specs = {name: tool.spec for name, tool in granted.items()}
         floor = contract.escalate.when.confidence_below
         return Authority(
@@ -224,9 +225,9 @@ class Remit:
             region=loaded.region,
             principal=loaded.principal,
             tools=granted,
-            actions={action.tool: action for action in contract.actions},
+            actions={action.tool: action for action in actions},
             policy=PolicyDecisionPoint.build(contract, specs, loaded.policy),
-            limits=compile_limits(contract, loaded.tenant, self.project.limits),
+            limits=compile_limits(contract, actions, loaded.tenant, self.project.limits),
             spends={
                 f"model:{name}": amount(binding.spend_per_call).units * _MICROUSD_PER_UNIT
                 for name, binding in contract.models.items()
@@ -258,12 +259,9 @@ class Remit:
         return make_url(section.database).set(password=password.reveal()).render_as_string(hide_password=False)
 
 
-def _with_models(contract: Contract) -> Contract:
-    """The contract with its model bindings as actions: a model request is a call like any other."""
-    import msgspec
-
-    asked = [Action(tool=f"model:{name}") for name in contract.models]
-    return msgspec.structs.replace(contract, actions=[*contract.actions, *asked])
+def _with_models(contract: Contract) -> list[Action]:
+    """The contract's actions, its model bindings among them: a model request is a call like any other."""
+    return [*contract.actions, *(Action(tool=f"model:{name}") for name in contract.models)]
 
 
 def _load_workflow(loaded: LoadedContract) -> ModuleType | None:

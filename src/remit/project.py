@@ -12,7 +12,7 @@ from msgspec import Meta, field
 from remit.contracts.document import Document, Unreadable, read_text
 from remit.contracts.model import Base, Limits, Name, Role
 from remit.contracts.partial import partial
-from remit.contracts.problems import ProjectInvalid, errors
+from remit.contracts.problems import ProjectInvalid, errors, quoted
 from remit.contracts.schema import Schema, editor_schema, strict_schema
 from remit.contracts.toml_lines import parse_toml
 from remit.contracts.wording import check_shape
@@ -30,9 +30,7 @@ PersonId = Annotated[
     ),
 ]
 Region = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="`eu`")]
-AsymmetricAlgorithm = Literal[
-    "EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"
-]
+AsymmetricAlgorithm = Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
 
 
 class SecretSource(Base, frozen=True, kw_only=True):
@@ -216,9 +214,7 @@ def find_project(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / FILE).is_file():
             return folder
-    raise ConfigError(
-        f"no `{FILE}` in `{here}` or above it; run `remit init`, or name the project with `--project`"
-    )
+    raise ConfigError(f"no `{FILE}` in `{here}` or above it; run `remit init`, or name the project with `--project`")
 
 
 def load_project(folder: Path) -> Project:
@@ -259,15 +255,13 @@ def inside(project: Path, base: Path, reference: str) -> Path:
     The result is absolute and resolved; whether something is there is not asked. Raises `ConfigError`.
     """
     if not reference or "\0" in reference or Path(reference).is_absolute():
-        raise ConfigError(f"path `{reference!r:.60}` is not relative; name a file inside the project")
+        raise ConfigError(f"path {quoted(reference)} is not relative; name a file inside the project")
     try:
         resolved = (base / reference).resolve()
     except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"path `{reference:.60}` goes round in circles; name a file inside the project"
-        ) from error
+        raise ConfigError(f"path {quoted(reference)} goes round in circles; name a file inside the project") from error
     if not resolved.is_relative_to(project.resolve()):
-        raise ConfigError(f"path `{reference:.60}` leads out of the project; move the file into it")
+        raise ConfigError(f"path {quoted(reference)} leads out of the project; move the file into it")
     return resolved
 
 
@@ -299,7 +293,5 @@ def ensure_private(folder: Path) -> Path:
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"`{private}` can't be made: {(error.strerror or 'unknown error').lower()}"
-        ) from error
+        raise ConfigError(f"`{private}` can't be made: {(error.strerror or 'unknown error').lower()}") from error
     return private

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import string
+from typing import Any, cast
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.contracts.document import Document
@@ -24,7 +25,13 @@ def test_mappings_lists_and_scalars_become_json_with_the_line_of_each() -> None:
     document = read("a: 1\nb:\n  - x\n  - {c: true, d: null}\n  -\n    e: -7\n")
     assert document.value == {"a": 1, "b": ["x", {"c": True, "d": None}, {"e": -7}]}
     assert document.problems == ()
-    assert [document.line(path) for path in (("a",), ("b",), ("b", 0), ("b", 1, "d"), ("b", 2, "e"))] == [1, 2, 3, 4, 6]
+    assert [document.line(path) for path in (("a",), ("b",), ("b", 0), ("b", 1, "d"), ("b", 2, "e"))] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+    ]
 
 
 def test_the_line_of_a_place_that_is_not_there_is_that_of_the_nearest_above_it() -> None:
@@ -39,7 +46,24 @@ def test_a_value_on_the_line_below_its_key_is_found_at_the_key() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["no", "on", "Off", "yes", "y", "1:30", "010", "0o17", "0x1F", "1_000", "+5", "2024-01-31", "0.8", "1e3", ".inf", ".NaN"],
+    [
+        "no",
+        "on",
+        "Off",
+        "yes",
+        "y",
+        "1:30",
+        "010",
+        "0o17",
+        "0x1F",
+        "1_000",
+        "+5",
+        "2024-01-31",
+        "0.8",
+        "1e3",
+        ".inf",
+        ".NaN",
+    ],
 )
 def test_what_the_versions_of_yaml_read_differently_stays_the_text_that_it_is(text: str) -> None:
     assert read(f"a: {text}\n{text}: b").value == {"a": text, text: "b"}
@@ -47,7 +71,16 @@ def test_what_the_versions_of_yaml_read_differently_stays_the_text_that_it_is(te
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("true", True), ("False", False), ("~", None), ("", None), ("0", 0), ("-12", -12), ('"1"', "1"), ("'true'", "true")],
+    [
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("", None),
+        ("0", 0),
+        ("-12", -12),
+        ('"1"', "1"),
+        ("'true'", "true"),
+    ],
 )
 def test_only_what_all_versions_agree_on_is_resolved(text: str, value: Json) -> None:
     assert read(f"a: {text}").value == {"a": value}
@@ -135,14 +168,19 @@ JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
-    | st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff\ufffe\uffff"), max_size=8),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(string.ascii_letters, min_size=1, max_size=5).map("k{}".format), inner, max_size=4),
+    | st.text(
+        st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff\ufffe\uffff"),
+        max_size=8,
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(string.ascii_letters, min_size=1, max_size=5).map("k{}".format), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
-def lines_by_composing(node: yaml.Node, path: Path = ()) -> dict[Path, int]:
+def lines_by_composing(node: Any, path: Path = ()) -> dict[Path, int]:
     """The obvious other way: PyYAML's own node tree."""
     found: dict[Path, int] = {}
     if isinstance(node, yaml.MappingNode):
@@ -156,16 +194,19 @@ def lines_by_composing(node: yaml.Node, path: Path = ()) -> dict[Path, int]:
     return found
 
 
+@settings(deadline=None)
 @given(JSON, st.booleans())
 def test_whatever_is_dumped_is_read_back_with_the_lines_of_the_node_tree(value: Json, flow: bool) -> None:
     text = yaml.safe_dump(value, default_flow_style=flow, allow_unicode=True)
     document = read(text)
     assert document.problems == ()
     assert document.value == value
-    expected = lines_by_composing(yaml.compose(text, yaml.SafeLoader))
+    tree = cast("Any", yaml.compose(text, yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+    expected = lines_by_composing(tree)
     assert {path: line for path, line in document.lines.items() if path} == expected
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("{}[]:-&*!|>'\"%@#,?\n \t\\"), max_size=80))
 def test_no_text_makes_the_parser_fail(text: str) -> None:
     document = read(text)

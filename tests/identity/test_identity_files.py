@@ -46,9 +46,7 @@ def test_a_folder_is_made_with_its_parents_for_its_owner_alone(tmp_path: Path, u
 
 
 @pytest.mark.parametrize("opened", [0o750, 0o705, 0o711, 0o777])
-def test_a_folder_that_others_can_enter_is_refused_with_the_command_to_run(
-    tmp_path: Path, opened: int
-) -> None:
+def test_a_folder_that_others_can_enter_is_refused_with_the_command_to_run(tmp_path: Path, opened: int) -> None:
     tmp_path.chmod(opened)
     with pytest.raises(IdentityError, match=f"run `chmod 700 {tmp_path}`") as caught:
         private_folder(tmp_path)

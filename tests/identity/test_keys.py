@@ -91,9 +91,7 @@ def test_others_can_verify_what_we_sign_with_what_we_publish(tmp_path: Path) -> 
 
 
 @ALGORITHMS
-def test_a_rotation_signs_with_a_fresh_key_and_still_verifies_with_the_old_one(
-    tmp_path: Path, algorithm: str
-) -> None:
+def test_a_rotation_signs_with_a_fresh_key_and_still_verifies_with_the_old_one(tmp_path: Path, algorithm: str) -> None:
     ring = KeyRing.open(tmp_path / "keys", algorithm, NOW_US)
     old = ring.active_kid
     new = ring.rotate(NOW_US)
@@ -176,9 +174,7 @@ def test_other_algorithms_are_refused_before_anything_is_made(tmp_path: Path, al
     assert list(tmp_path.iterdir()) == []
 
 
-def open_at_once(
-    folder: str, barrier: Barrier, found: multiprocessing.Queue[tuple[str, bytes, bytes]]
-) -> None:
+def open_at_once(folder: str, barrier: Barrier, found: multiprocessing.Queue[tuple[str, bytes, bytes]]) -> None:
     barrier.wait(60)
     ring = KeyRing.open(Path(folder), "ES256", NOW_US)
     found.put((ring.active_kid, master_key(Path(folder)).reveal(), pseudonym_key(Path(folder)).reveal()))
@@ -187,9 +183,7 @@ def open_at_once(
 def test_processes_that_make_the_keys_at_the_same_time_agree(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(3), context.Queue()
-    workers = [
-        context.Process(target=open_at_once, args=(str(tmp_path / "keys"), barrier, found)) for _ in range(3)
-    ]
+    workers = [context.Process(target=open_at_once, args=(str(tmp_path / "keys"), barrier, found)) for _ in range(3)]
     for worker in workers:
         worker.start()
     answers = {found.get(timeout=60) for _ in workers}
@@ -292,9 +286,7 @@ def test_a_ring_whose_file_is_exposed_or_gone_signs_and_verifies_nothing(tmp_pat
 
 
 def shown(value: object) -> str:
-    return (
-        f"{value!r} {value} {value:}" if type(value).__format__ is object.__format__ else f"{value!r} {value}"
-    )
+    return f"{value!r} {value} {value:}" if type(value).__format__ is object.__format__ else f"{value!r} {value}"
 
 
 @ALGORITHMS
@@ -324,9 +316,7 @@ def test_keys_refuse_to_be_pickled_or_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_the_most_talkative_traceback_of_a_damaged_ring_holds_nothing_private(
-    tmp_path: Path, damage: str
-) -> None:
+def test_the_most_talkative_traceback_of_a_damaged_ring_holds_nothing_private(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "keys"
     KeyRing.open(folder, "EdDSA", NOW_US)
     private = stored(folder)[0]["d"]
@@ -350,9 +340,7 @@ def traceback_with_locals(error: BaseException) -> str:
     assert error.__traceback__ is not None
     within = error.__traceback__.tb_next
     console = Console(file=io.StringIO(), width=4_000)
-    console.print(
-        Traceback.from_exception(type(error), error, within, show_locals=True, locals_max_string=10_000)
-    )
+    console.print(Traceback.from_exception(type(error), error, within, show_locals=True, locals_max_string=10_000))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "locals" in text

@@ -1,4 +1,4 @@
-"""Tokens: whatever is not exactly one of ours, for us, for this run and for now, is refused with a stable code."""
+"""Tokens: what is not exactly one of ours, for us, for this run and now, is refused with a stable code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def decoded(segment: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """A ring with its issuer and verifier, and the means of an attacker who holds the ring's own private key."""
+    """A ring with its issuer and verifier, and the means of an attacker who holds the ring's private key."""
 
     folder: Path
     ring: KeyRing
@@ -91,7 +91,7 @@ class Desk:
     def refused(self, token: str, now_us: int = NOW_US) -> str:
         with pytest.raises(IdentityError) as caught:
             self.verifier.verify(token, now_us)
-        assert token not in str(caught.value) or not token
+        assert len(token) < 40 or token not in str(caught.value)
         return caught.value.code
 
     @property
@@ -102,9 +102,7 @@ class Desk:
         """Properly signed by the active key, whatever it is that is signed."""
         stored = json.loads((self.folder / "signing.json").read_bytes())["keys"][0]
         kind = OKPKey if stored["kty"] == "OKP" else ECKey
-        key = kind.import_key(
-            {name: stored[name] for name in ("kty", "crv", "x", "y", "d") if name in stored}
-        )
+        key = kind.import_key({name: stored[name] for name in ("kty", "crv", "x", "y", "d") if name in stored})
         signing_input = f"{encoded(header)}.{encoded(payload)}"
         signature = signature_algorithm(stored["alg"]).sign(signing_input.encode(), key)
         return f"{signing_input}.{encoded(signature)}"
@@ -122,9 +120,7 @@ def new_desk(folder: Path, algorithm: str) -> Desk:
     ring = KeyRing.open(folder, algorithm, NOW_US)
     issuer = TokenIssuer(ring, issuer=ISSUER, audience=AUDIENCE)
     verifier = TokenVerifier(ring, issuer=ISSUER, audience=AUDIENCE, tenant=TENANT)
-    return Desk(
-        folder=folder, ring=ring, issuer=issuer, verifier=verifier, token=issuer.issue(REQUEST, NOW_US)
-    )
+    return Desk(folder=folder, ring=ring, issuer=issuer, verifier=verifier, token=issuer.issue(REQUEST, NOW_US))
 
 
 @pytest.fixture(params=list(Algorithm))
@@ -229,7 +225,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an agent that acts for an agent": ({"act": {"sub": AGENT}}, "token_malformed"),
     "an actor that is a text": ({"act": AGENT}, "token_malformed"),
-    "a name with a look-alike": ({"sub": "agent/northwind/it-tіckets"}, "principal_malformed"),
+    "a name with a look-alike": ({"sub": "agent/northwind/it-t\u0456ckets"}, "principal_malformed"),
     "a name like a path": ({"sub": "agent/northwind/../it-tickets"}, "principal_malformed"),
     "a lone surrogate": ({"jti": "\ud800"}, "token_malformed"),
     "no number": ({"exp": float("nan")}, "token_malformed"),
@@ -314,9 +310,7 @@ def test_a_header_that_brings_more_than_a_name_is_refused(desk: Desk, parameter:
 
 def test_a_key_embedded_in_the_header_is_never_used(desk: Desk) -> None:
     mine = OKPKey.generate_key("Ed25519")
-    header = encoded(
-        json.dumps({"alg": "EdDSA", "typ": "at+jwt", "kid": "mine", "jwk": mine.as_dict()}).encode()
-    )
+    header = encoded(json.dumps({"alg": "EdDSA", "typ": "at+jwt", "kid": "mine", "jwk": mine.as_dict()}).encode())
     signing_input = f"{header}.{desk.token.split('.')[1]}"
     signature = signature_algorithm("EdDSA").sign(signing_input.encode(), mine)
     assert desk.refused(f"{signing_input}.{encoded(signature)}") == "token_malformed"
@@ -351,9 +345,7 @@ def test_duplicate_keys_are_refused_in_payload_and_header(desk: Desk) -> None:
     assert desk.refused(desk.signed(doubled.encode(), payload.encode())) == "token_malformed"
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"[]", b"null", b'"x"', b"1", b"{", b"\xff", b"\xef\xbb\xbf{}", b"{}"]
-)
+@pytest.mark.parametrize("payload", [b"", b"[]", b"null", b'"x"', b"1", b"{", b"\xff", b"\xef\xbb\xbf{}", b"{}"])
 def test_a_payload_that_is_no_object_of_claims_is_refused(desk: Desk, payload: bytes) -> None:
     assert desk.refused(desk.ring.sign(payload, "at+jwt")) == "token_malformed"
 
@@ -381,7 +373,7 @@ def test_what_is_not_three_plain_parts_is_refused(desk: Desk) -> None:
         f"{desk.token}\n",
         f"{desk.token}=",
         f"Bearer {desk.token}",
-        desk.token.replace("a", "а"),  # noqa: RUF001 a Cyrillic one
+        desk.token.replace("a", "\u0430"),
         f"{desk.token}\u200b",
         f"{desk.token}\ud800",
         f"{header}.{payload}.{signature}A",
@@ -583,7 +575,7 @@ def test_a_contract_that_grants_nothing_has_no_scopes_but_its_models() -> None:
 
 def test_a_field_that_no_scope_can_hold_is_an_error_that_shows_it() -> None:
     action = Action(tool="tracker.update", only=Only(fields=["two words"]))
-    with pytest.raises(IdentityError, match="`tool:tracker.update#two words` can't be a scope") as caught:
+    with pytest.raises(IdentityError, match=r"`tool:tracker\.update#two words` can't be a scope") as caught:
         scopes_of(contract(action))
     assert caught.value.code == "scope_malformed"
 

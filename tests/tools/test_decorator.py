@@ -88,6 +88,7 @@ async def read_order(ctx: ToolContext, order: Annotated[int, Meta(ge=1)], region
     """Read one order.
 
     Args:
+        ctx: What the gate hands in; no part of the schema.
         order: Number of the order.
     """
     total = Money(amount=Decimal("8.4E+1"), currency="EUR")

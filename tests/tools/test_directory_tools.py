@@ -40,11 +40,6 @@ ACCOUNTS = [
 ]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Service:
     folder: Path

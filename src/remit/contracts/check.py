@@ -9,6 +9,7 @@ from pathlib import Path
 from remit.contracts.document import Document
 from remit.contracts.files import POLICY_FILE
 from remit.contracts.load import ReadContract, read_contract
+from remit.contracts.model import Contract
 from remit.contracts.problems import Problem, Severity, errors, ordered, render, render_json
 from remit.contracts.project_rules import project_problems
 from remit.contracts.schema import contract_schema
@@ -25,7 +26,8 @@ from remit.project import (
     project_schema,
     read_project,
 )
-from remit.tools.spec import ToolSpec
+from remit.tools.registry import load_tools
+from remit.tools.spec import Effect, ToolSpec
 
 Tools = Mapping[str, ToolSpec]
 ToolLoader = Callable[[Project], Tools]
@@ -41,6 +43,7 @@ __all__ = [
     "check_project",
     "contract_schema",
     "project_schema",
+    "project_tools",
     "render",
     "render_json",
 ]
@@ -71,10 +74,14 @@ def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
     if not folders:
         message = f"there is no contract in `{CONTRACTS}/`"
         hint = "run `remit init`, or write one: `remit schema contract` prints what may stand in it"
-        problems.append(
-            Problem(file=FILE, line=1, message=message, suggestion=hint, severity=Severity.WARNING)
-        )
+        problems.append(Problem(file=FILE, line=1, message=message, suggestion=hint, severity=Severity.WARNING))
     return ordered(problems)
+
+
+def project_tools(project: Project) -> Tools:
+    """The specs of the tools that a project names, loaded from their modules. Raises `ConfigError`."""
+    tools = load_tools(project.tools.modules, project.folder)
+    return {name: tool.spec for name, tool in tools.items()}
 
 
 def check_contract(folder: Path, project: Project, tools: Tools) -> list[Problem]:
@@ -99,6 +106,24 @@ def _tool_problem(text: str, document: Document) -> Problem:
     return Problem(file=file, line=line, message=message, suggestion=hint)
 
 
+def _models(contract: Contract) -> dict[str, ToolSpec]:
+    """The specs of the contract's models, as far as policies depend on them: asking one is a call as well."""
+    if not contract.models:
+        return {}
+    from remit.models.tools import INPUT_SCHEMA
+
+    return {
+        f"model:{name}": ToolSpec(
+            name=f"model:{name}",
+            description="a model",
+            input_schema=INPUT_SCHEMA,
+            output_schema={"type": "object"},
+            effects=frozenset({Effect.READ, Effect.EGRESS}),
+        )
+        for name in contract.models
+    }
+
+
 def _policy_problems(found: ReadContract, tools: Tools | None) -> list[Problem]:
     """What is wrong with the policy, judged against the tools' schemas; nothing where these are not all known."""
     # Cedar takes a while to import, and a contract that is wrong in itself does without.
@@ -112,7 +137,7 @@ def _policy_problems(found: ReadContract, tools: Tools | None) -> list[Problem]:
     is_sound = not errors(found.problems)
     file = f"{document.file.rpartition('/')[0]}/{POLICY_FILE}"
     try:
-        wrong = problems(contract, tools, policy)
+        wrong = problems(contract, {**tools, **_models(contract)}, policy)
     except ConfigError as error:
         return [document.problem((), error.message)] if is_sound else []
     return [

@@ -80,7 +80,7 @@ class Unreadable(Exception):
 
 
 def read_text(path: FilePath, file: str) -> str:
-    """The text of a file: at most 256 KiB of valid UTF-8, line ends made `\\n`. Raises `Unreadable`."""
+    """The text of a file: at most 256 KiB of valid UTF-8, every line end a line feed. Raises `Unreadable`."""
     try:
         with path.open("rb") as source:
             data = source.read(MAX_BYTES + 1)

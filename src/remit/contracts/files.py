@@ -89,9 +89,7 @@ def read_files(project: Path, folder: Path) -> ContractFiles:
         # A policy that got lost must not read as one that forbids nothing.
         hint = "create it; leave it empty if the grants say everything"
         name = place.name(policy_path)
-        place.problems.append(
-            Problem(file=name, line=1, message="the policy does not exist", suggestion=hint)
-        )
+        place.problems.append(Problem(file=name, line=1, message="the policy does not exist", suggestion=hint))
     prompts = dict(_prompts(place))
     digests, workflow = _code(place)
     return ContractFiles(
@@ -138,9 +136,7 @@ def _parsed(place: Place, path: Path, text: str) -> Code | None:
         message = "not valid Python: a null byte, or a nesting beyond all bounds"
         place.problems.append(Problem(file=place.name(path), line=1, message=message))
         return None
-    functions = {
-        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     return Code(path=path, functions=functions)
 
 
@@ -165,12 +161,12 @@ def _json_line(error: ValueRefused, text: str) -> int:
     cause = error.__cause__
     if isinstance(cause, JSONDecodeError):
         return cause.lineno
-    # The message names a key or a path; its last name is what stands in the file.
-    for name in reversed(re.findall(r"[A-Za-z_$][A-Za-z0-9_$-]*", error.message.partition("` ")[0])):
-        at = text.rfind(f'"{name}"')
-        if at >= 0:
-            return text.count("\n", 0, at) + 1
-    return 1
+    # JSON is YAML enough for the line of a key that appears twice, a number too large, a lone surrogate.
+    problems = parse_yaml(text, "").problems
+    if problems:
+        return problems[0].line
+    constant = re.search(r"\b(NaN|Infinity)\b", text)
+    return text.count("\n", 0, constant.start()) + 1 if constant else 1
 
 
 def _schema_problems(schema: Json, document: Document) -> Iterator[Problem]:

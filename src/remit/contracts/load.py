@@ -130,9 +130,7 @@ class ReadContract:
     problems: tuple[Problem, ...]
 
 
-def load_contract(
-    folder: Path, project: Project, tools: Mapping[str, ToolSpec] | None = None
-) -> LoadedContract:
+def load_contract(folder: Path, project: Project, tools: Mapping[str, ToolSpec] | None = None) -> LoadedContract:
     """Load the contract in `folder`, a folder of `project`.
 
     With `tools` every rule is applied, without them those that need none. Raises `ProjectInvalid` with every problem.
@@ -161,9 +159,7 @@ def load_contract(
         entry=entry,
         code=files.digests,
         models=models,
-        training={
-            name: _file_digest(project.path(each.training)) for name, each in models.items() if each.training
-        },
+        training={name: _file_digest(project.path(each.training)) for name, each in models.items() if each.training},
     )
 
 
@@ -175,9 +171,7 @@ def _file_digest(path: Path) -> str:
         raise ConfigError(f"`{path}` can't be read: {(error.strerror or 'unknown error').lower()}") from error
 
 
-def read_contract(
-    folder: Path, project: Path, known: Known, tools: Mapping[str, ToolSpec] | None
-) -> ReadContract:
+def read_contract(folder: Path, project: Path, known: Known, tools: Mapping[str, ToolSpec] | None) -> ReadContract:
     """Read a contract's folder and apply every rule that can be; problems are returned, not raised."""
     root = project.resolve()
     place = Place(project=root, folder=_lexical(folder, root))
@@ -212,9 +206,7 @@ def _document(place: Place) -> Document:
     text = place.text(path)
     if text is None:
         problems = tuple(place.problems)
-        return Document(
-            file=place.name(path), value=None, lines={}, problems=problems, broken=frozenset({()})
-        )
+        return Document(file=place.name(path), value=None, lines={}, problems=problems, broken=frozenset({()}))
     return parse_yaml(text, place.name(path))
 
 
@@ -230,9 +222,7 @@ def _schemas(place: Place, subject: Subject) -> Iterator[tuple[str, JsonSchema]]
             place.problems.append(subject.error((key,), message, hint))
             continue
         if not path.is_file():
-            known = [
-                each.relative_to(place.folder).as_posix() for each in place.folder.glob("schemas/*.json")
-            ]
+            known = [each.relative_to(place.folder).as_posix() for each in place.folder.glob("schemas/*.json")]
             hint = did_you_mean(reference, known, "schemas here")
             place.problems.append(subject.error((key,), f"schema {quoted(reference)} does not exist", hint))
             continue

@@ -33,9 +33,7 @@ class Partial:
         found: Path = ()
         for part in path:
             gone = self.dropped.get(found, frozenset[int]())
-            if isinstance(part, int) and gone:
-                part = _nth_kept(part, gone)
-            found = (*found, part)
+            found = (*found, _nth_kept(part, gone) if isinstance(part, int) and gone else part)
         return found
 
 

@@ -44,8 +44,8 @@ def errors(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def ordered(problems: Iterable[Problem]) -> list[Problem]:
-    """By file and line, each problem once, `remit.toml` first."""
-    return sorted(set(problems), key=lambda p: (p.file != "remit.toml", p))
+    """By file and line, each problem once, `remit.toml` first; all of it safe to print."""
+    return sorted({_printable(problem) for problem in problems}, key=lambda p: (p.file != "remit.toml", p))
 
 
 def render(problems: Sequence[Problem]) -> str:
@@ -53,12 +53,14 @@ def render(problems: Sequence[Problem]) -> str:
     if not problems:
         return "no problems"
     lines: list[str] = []
-    for problem in ordered(problems):
+    found = ordered(problems)
+    for problem in found:
         mark = "warning: " if problem.severity is Severity.WARNING else ""
         lines.append(f"{problem.file}:{problem.line}: {mark}{problem.message}")
-        lines.extend(f"  {part}" for part in problem.suggestion.splitlines())
-    wrong = len(errors(problems))
-    warned = len(set(problems)) - wrong
+        if problem.suggestion:
+            lines.append(f"  {problem.suggestion}")
+    wrong = len(errors(found))
+    warned = len(found) - wrong
     counts = [_plural(n, noun) for n, noun in ((wrong, "problem"), (warned, "warning")) if n]
     lines.append(f"{', '.join(counts)}; nothing was changed")
     return "\n".join(lines)
@@ -74,6 +76,19 @@ def render_json(problems: Sequence[Problem]) -> str:
         "warnings": len(found) - wrong,
     }
     return msgspec.json.encode(body).decode()
+
+
+def _printable(problem: Problem) -> Problem:
+    """The problem on one line: parsers of others put into their messages whatever stands in the file."""
+    return msgspec.structs.replace(
+        problem, message=_one_line(problem.message), suggestion=_one_line(problem.suggestion)
+    )
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def quoted(text: object) -> str:

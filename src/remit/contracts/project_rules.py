@@ -53,9 +53,7 @@ class _Config:
             yield self.error(path, message, hint)
             return
         if not found.is_file():
-            yield self.error(
-                path, f"file {quoted(reference)} does not exist", "paths are relative to the project"
-            )
+            yield self.error(path, f"file {quoted(reference)} does not exist", "paths are relative to the project")
 
     def roles(self) -> set[str] | None:
         """Every role that a person holds; `None` where the people could not all be read."""
@@ -79,17 +77,10 @@ def database_is_usable(config: _Config) -> Iterator[Problem]:
     if section.database.startswith("sqlite:"):
         yield from _sqlite(config, path, section.database.removeprefix("sqlite:"))
         if section.secret is not None:
-            yield config.error(
-                ("project", "secret"), "a SQLite database has no password", "take `secret` out"
-            )
+            yield config.error(("project", "secret"), "a SQLite database has no password", "take `secret` out")
         return
     split = _split(section.database)
-    if (
-        split is None
-        or split.scheme not in ("postgresql", "postgres")
-        or not split.hostname
-        or split.path in ("", "/")
-    ):
+    if split is None or split.scheme not in ("postgresql", "postgres") or not split.hostname or split.path in ("", "/"):
         hint = "write it like `sqlite:.remit/remit.db` or `postgresql://user@host/db`"
         yield config.error(path, "`project.database` is no database that can be used", hint)
     elif split.password is not None:
@@ -140,7 +131,7 @@ def models_are_complete(config: _Config) -> Iterator[Problem]:
         yield from _model_keys(config, path, model)
         if model.training is not None:
             yield from config.missing_file((*path, "training"), model.training)
-        if model.model is not None and not all(model.model.partition(":")):
+        if model.model is not None and model.base_url is None and not all(model.model.partition(":")):
             hint = "write `provider:name`, such as `openai:gpt-5-mini`"
             yield config.error((*path, "model"), f"{quoted(model.model)} names no provider", hint)
         yield from _secret(config, (*path, "secret"), model.secret)
@@ -157,9 +148,7 @@ def models_are_complete(config: _Config) -> Iterator[Problem]:
 def _model_keys(config: _Config, path: Path, model: ModelSection) -> Iterator[Problem]:
     raw = config.document.value["models"][path[1]]
     needed, foreign = (
-        ("training", ("model", "base_url", "secret"))
-        if model.kind == "classifier"
-        else ("model", ("training",))
+        ("training", ("model", "base_url", "secret")) if model.kind == "classifier" else ("model", ("training",))
     )
     if needed not in raw:
         yield config.error(
@@ -167,6 +156,10 @@ def _model_keys(config: _Config, path: Path, model: ModelSection) -> Iterator[Pr
             f"model {quoted(path[1])} of kind {quoted(model.kind)} has no {quoted(needed)}",
             f"add `{needed}`",
         )
+    if model.kind == "llm" and "base_url" not in raw and "secret" not in raw:
+        message = f"model {quoted(path[1])} has no `secret`, and its provider wants a key"
+        hint = 'add `secret = { env = "…" }`, or the `base_url` of a server that wants none'
+        yield config.error(path, message, hint)
     for key in foreign:
         if key in raw:
             yield config.error(
@@ -187,9 +180,7 @@ def limits_are_countable(config: _Config) -> Iterator[Problem]:
         try:
             currency = amount(text).currency
         except ValueError:
-            yield config.error(
-                path, f"{quoted('limits.' + name)} is {quoted(text)}, more than exact decimals can hold"
-            )
+            yield config.error(path, f"{quoted('limits.' + name)} is {quoted(text)}, more than exact decimals can hold")
             continue
         if name.startswith("spend") and currency != "USD":
             yield config.error(
@@ -221,9 +212,7 @@ def issuers_can_be_checked(config: _Config) -> Iterator[Problem]:
         plain_and_far = split is not None and split.scheme == "http" and split.hostname not in _LOOPBACK
         if split is None or split.scheme not in ("http", "https") or not split.hostname or plain_and_far:
             hint = "keys that anybody on the way can change prove nothing; use `https://…` or a file"
-            yield config.error(
-                (*path, "jwks"), f"{quoted(issuer.jwks)} is no address to take keys from", hint
-            )
+            yield config.error((*path, "jwks"), f"{quoted(issuer.jwks)} is no address to take keys from", hint)
 
 
 def roles_are_held(config: _Config) -> Iterator[Problem]:
@@ -254,9 +243,7 @@ def _secret(config: _Config, path: Path, source: SecretSource | None) -> Iterato
         raw = raw[part]
     given = [key for key in ("file", "env", "keyring") if key in raw]
     if len(given) != 1:
-        what = (
-            f"{quoted('.'.join(map(str, path)))} names {'no place' if not given else 'more than one place'}"
-        )
+        what = f"{quoted('.'.join(map(str, path)))} names {'no place' if not given else 'more than one place'}"
         yield config.error(path, what, "name exactly one of file, env, keyring")
     if source.env is not None and not _VARIABLE.fullmatch(source.env):
         hint = "name the variable, not its value"

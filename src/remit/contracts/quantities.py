@@ -39,7 +39,7 @@ def decimal_units(value: Decimal) -> int:
     """A decimal as exact ten-thousandths. Raises `ValueError` for more decimals, or a value out of Cedar's range."""
     if not value.is_finite():
         raise ValueError(f"{value} is not a finite number")
-    if abs(value) >= Decimal(10) ** 15:
+    if abs(value) >= Decimal(10) ** 14:
         raise ValueError(f"{value} is outside the range of exact decimals")
     scaled = value * 10_000
     if scaled != scaled.to_integral_value():

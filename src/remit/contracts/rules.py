@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Final
+
+import msgspec
 
 from remit.contracts.document import places
 from remit.contracts.files import PROMPTS, WORKFLOW_FILE
@@ -15,7 +18,7 @@ from remit.contracts.quantities import amount, duration_ms
 from remit.contracts.rules_actions import ACTION_RULES
 from remit.contracts.rules_facts import facts_refer_to_calls
 from remit.contracts.subject import Subject, entry_point, rule_names
-from remit.values import Path, show_path
+from remit.values import Path, ValueRefused, parse, show_path
 
 Rule = Callable[[Subject], Iterable[Problem]]
 
@@ -23,6 +26,8 @@ SIX_MONTHS_MS: Final = 183 * 86_400_000
 LONGEST_MS: Final = 100 * 366 * 86_400_000
 SPEND_CURRENCY: Final = "USD"
 """Models are priced in it, and budgets of spend are counted in millionths of it."""
+ANSWER_SUFFIX: Final = ".answer.json"
+"""Beside the prompt `assess.md` stands `assess.answer.json`: head → the labels that it may have."""
 _DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "p95_latency"})
 _AMOUNTS: Final = frozenset({"above", "spend", "spend_per_call", "cost_per_success"})
 _SHARES: Final = frozenset({"success", "escalation_rate"})
@@ -46,9 +51,7 @@ def name_is_the_folder(subject: Subject) -> Iterator[Problem]:
 def tenant_is_the_projects(subject: Subject) -> Iterator[Problem]:
     mine = subject.known.tenant
     places: list[tuple[Path, str | None]] = [(("tenant",), subject.tenant)]
-    places += [
-        (("actions", at, "only", "tenant"), action.only.tenant) for at, action in enumerate(subject.actions)
-    ]
+    places += [(("actions", at, "only", "tenant"), action.only.tenant) for at, action in enumerate(subject.actions)]
     for path, tenant in places:
         if tenant is not None and mine is not None and tenant != mine:
             hint = f"the project's tenant is {quoted(mine)}; write that, or leave the key out"
@@ -90,15 +93,49 @@ def models_are_bound(subject: Subject) -> Iterator[Problem]:
                 f"model {quoted(binding.use)} is not declared in `remit.toml`",
                 did_you_mean(binding.use, models, "models there"),
             )
-        broken = any(
-            problem.file.endswith(f"/{PROMPTS}/{binding.prompt}") for problem in subject.files.problems
-        )
-        if binding.prompt is not None and binding.prompt not in prompts and not broken:
+        prompt = binding.prompt
+        if prompt is not None and prompt not in prompts and not _is_unread(subject, prompt):
             yield subject.error(
                 ("models", name, "prompt"),
-                f"there is no prompt {quoted(binding.prompt)}",
-                did_you_mean(binding.prompt, prompts, f"files in `{PROMPTS}/`"),
+                f"there is no prompt {quoted(prompt)}",
+                did_you_mean(prompt, prompts, f"files in `{PROMPTS}/`"),
             )
+
+
+def _is_unread(subject: Subject, prompt: str) -> bool:
+    """Whether the prompt is there but could not be read, which is said already."""
+    return any(problem.file.endswith(f"/{PROMPTS}/{prompt}") for problem in subject.files.problems)
+
+
+def language_models_know_what_to_say(subject: Subject) -> Iterator[Problem]:
+    """A language model is bound with a prompt, and beside the prompt stand the labels that it may answer with."""
+    for name, binding in subject.models.items():
+        if (subject.known.models or {}).get(binding.use) != "llm":
+            continue
+        path: Path = ("models", name)
+        if binding.prompt is None:
+            if subject.is_absent((*path, "prompt")):
+                hint = f"add `prompt: <file>`; files in `{PROMPTS}/`: {listed(subject.files.prompts) or 'none'}"
+                yield subject.error(path, f"model {quoted(name)} is a language model without a prompt", hint)
+        elif binding.prompt in subject.files.prompts:
+            answers = f"{PurePosixPath(binding.prompt).stem}{ANSWER_SUFFIX}"
+            yield from _answers(subject, (*path, "prompt"), answers)
+
+
+def _answers(subject: Subject, path: Path, name: str) -> Iterator[Problem]:
+    text = subject.files.prompts.get(name)
+    hint = 'write what it may answer, such as `{"category": ["network", "access"]}`'
+    if text is None:
+        if not _is_unread(subject, name):
+            yield subject.error(path, f"there is no {quoted(name)} beside the prompt", hint)
+        return
+    file = f"{subject.document.file.rpartition('/')[0]}/{PROMPTS}/{name}"
+    try:
+        msgspec.convert(parse(text), dict[str, list[str]])
+    except ValueRefused as error:
+        yield Problem(file=file, line=1, message=error.message, suggestion=hint)
+    except msgspec.ValidationError:
+        yield Problem(file=file, line=1, message="the answers are not labels by name", suggestion=hint)
 
 
 def queue_is_declared(subject: Subject) -> Iterator[Problem]:
@@ -119,9 +156,7 @@ def workflow_is_there(subject: Subject) -> Iterator[Problem]:
     if workflow is None:
         if WORKFLOW_FILE not in subject.files.digests:
             hint = f"create it with `{wanted}`, or choose another style"
-            yield subject.error(
-                ("style",), f"style `workflow` needs a `{WORKFLOW_FILE}` beside the contract", hint
-            )
+            yield subject.error(("style",), f"style `workflow` needs a `{WORKFLOW_FILE}` beside the contract", hint)
         return
     entry = entry_point(subject.name, workflow, rule_names(subject.actions))
     file = f"{subject.document.file.rpartition('/')[0]}/{WORKFLOW_FILE}"
@@ -153,12 +188,8 @@ def budget_has_room(subject: Subject) -> Iterator[Problem]:
     if budget is None:
         return
     if budget.calls == 0 and subject.raw(("budget", "calls")) == 0:
-        yield subject.error(
-            ("budget", "calls"), "the budget allows no calls at all", "give a run at least one call"
-        )
-    writes = [
-        action.tool for action in subject.actions if (spec := subject.tool(action.tool)) and spec.is_write
-    ]
+        yield subject.error(("budget", "calls"), "the budget allows no calls at all", "give a run at least one call")
+    writes = [action.tool for action in subject.actions if (spec := subject.tool(action.tool)) and spec.is_write]
     silent = subject.is_absent(("budget", "writes")) or subject.raw(("budget", "writes")) == 0
     if writes and budget.writes == 0 and silent:
         yield subject.error(
@@ -242,9 +273,7 @@ def money_is_of_one_currency(subject: Subject) -> Iterator[Problem]:
 
 
 def _one_currency(subject: Subject, path: Path, amounts: dict[str, str]) -> Iterator[Problem]:
-    currencies = {
-        name: amount(text).currency for name, text in amounts.items() if not _impossible_amount(text)
-    }
+    currencies = {name: amount(text).currency for name, text in amounts.items() if not _impossible_amount(text)}
     first = next(iter(currencies), "")
     for name, currency in currencies.items():
         if currency != currencies[first]:
@@ -262,9 +291,7 @@ def spend_is_in_dollars(subject: Subject) -> Iterator[Problem]:
         places.append((("budget", "spend"), subject.budget.spend))
     if subject.slo is not None:
         places.append((("slo", "cost_per_success"), subject.slo.cost_per_success))
-    places += [
-        (("models", name, "spend_per_call"), each.spend_per_call) for name, each in subject.models.items()
-    ]
+    places += [(("models", name, "spend_per_call"), each.spend_per_call) for name, each in subject.models.items()]
     for section, limits in (("limits", subject.limits), ("per_person", subject.per_person)):
         places += [((section, name), text) for name, text in _amounts(limits) if name.startswith("spend")]
     for path, text in places:
@@ -287,6 +314,7 @@ RULES: Final[tuple[Rule, ...]] = (
     author_is_a_person,
     *ACTION_RULES,
     models_are_bound,
+    language_models_know_what_to_say,
     facts_refer_to_calls,
     queue_is_declared,
     workflow_is_there,

@@ -135,16 +135,12 @@ def fields_are_named(subject: Subject) -> Iterator[Problem]:
         if spec.written is None:
             if given:
                 hint = "take `fields` out, or declare `written=…` at the tool"
-                yield subject.error(
-                    (*path, "only", "fields"), f"tool {quoted(action.tool)} writes no fields", hint
-                )
+                yield subject.error((*path, "only", "fields"), f"tool {quoted(action.tool)} writes no fields", hint)
             continue
         known = _written_fields(spec)
         if subject.is_absent((*path, "only", "fields")):
             hint = f"add `only: {{fields: […]}}`; fields: {listed(known)}"
-            yield subject.error(
-                (*path, "tool"), f"tool {quoted(action.tool)} writes fields, and none is named", hint
-            )
+            yield subject.error((*path, "tool"), f"tool {quoted(action.tool)} writes fields, and none is named", hint)
         for at, name in enumerate(given):
             if name not in known:
                 yield subject.error(
@@ -153,9 +149,7 @@ def fields_are_named(subject: Subject) -> Iterator[Problem]:
                     did_you_mean(name, known, "fields"),
                 )
             elif name in given[:at]:
-                yield subject.error(
-                    (*path, "only", "fields", at), f"field {quoted(name)} is named twice", "keep one"
-                )
+                yield subject.error((*path, "only", "fields", at), f"field {quoted(name)} is named twice", "keep one")
 
 
 def _written_fields(spec: ToolSpec) -> list[str]:
@@ -175,9 +169,7 @@ def attributes_exist(subject: Subject) -> Iterator[Problem]:
             elif _CEDAR[type(value)] != kind:
                 shown = msgspec.json.encode(value).decode()
                 what = f"attribute {quoted(name)} is {quoted(shown)}; it should be {_SPOKEN.get(kind, kind)}"
-                yield subject.error(
-                    place, what, "write it without quotes" if kind != "String" else "put it in quotes"
-                )
+                yield subject.error(place, what, "write it without quotes" if kind != "String" else "put it in quotes")
 
 
 def verifiers_exist(subject: Subject) -> Iterator[Problem]:
@@ -191,15 +183,11 @@ def verifiers_exist(subject: Subject) -> Iterator[Problem]:
             if kind == "rule" and name:
                 if name not in functions and not unreadable:
                     hint = did_you_mean(name, functions, f"functions of `{WORKFLOW_FILE}`")
-                    yield subject.error(
-                        place, f"there is no function {quoted(name)} in `{WORKFLOW_FILE}`", hint
-                    )
+                    yield subject.error(place, f"there is no function {quoted(name)} in `{WORKFLOW_FILE}`", hint)
             elif kind == "model" and name:
                 if subject.is_absent(("models", name)):
                     hint = did_you_mean(name, subject.models, "models of this contract")
-                    yield subject.error(
-                        place, f"model {quoted(name)} is not among this contract's models", hint
-                    )
+                    yield subject.error(place, f"model {quoted(name)} is not among this contract's models", hint)
             else:
                 hint = "write it like `rule:amount_matches_order` or `model:second-opinion`"
                 yield subject.error(place, f"verifier {quoted(verifier)} is neither a rule nor a model", hint)

@@ -61,9 +61,7 @@ def _tool(subject: Subject, path: Path, kind: str, tool: str) -> Iterator[Proble
 def _of(subject: Subject, path: Path, kind: str, fact: Fact) -> Iterator[Problem]:
     if kind in ("seen", "count"):
         if fact.of is not None:
-            yield subject.error(
-                (*path, "of"), f"{quoted(kind)} asks about calls, not about a value", "take `of` out"
-            )
+            yield subject.error((*path, "of"), f"{quoted(kind)} asks about calls, not about a value", "take `of` out")
         return
     if subject.is_absent((*path, "of")):
         yield subject.error(

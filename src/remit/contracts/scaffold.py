@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -55,7 +55,9 @@ def _texts(folder: Path, contract_name: str) -> dict[Path, str]:
         )
     function = contract_name.replace("-", "_")
     if keyword.iskeyword(function):
-        raise ConfigError(f"{quoted(contract_name)} is a word of Python, and the workflow is named like it; choose another")
+        raise ConfigError(
+            f"{quoted(contract_name)} is a word of Python, and the workflow is named like it; choose another"
+        )
     names = {"contract": contract_name, "function": function, "project": _project_name(folder)}
     places = {FILE: "remit.toml.tmpl", "tools/notes.py": "notes.py.tmpl"}
     places |= {f"contracts/{contract_name}/{path}": template for path, template in _CONTRACT.items()}
@@ -120,7 +122,7 @@ def _move(source: Path, target: Path, moved: list[Path]) -> None:
 
 
 @contextmanager
-def _undone_on_failure() -> Iterator[list[Path]]:
+def _undone_on_failure() -> Generator[list[Path]]:
     moved: list[Path] = []
     try:
         yield moved

@@ -107,9 +107,7 @@ def _choices(name: str, definition: Schema, docs: Mapping[str, str]) -> str:
     """What an enumeration is for, with what each of its values means."""
     kind: type[Enum] | None = getattr(model, name, None)
     meanings = [
-        f"`{member.value}`: {docs[f'{name}.{member.name}']}"
-        for member in kind or ()
-        if f"{name}.{member.name}" in docs
+        f"`{member.value}`: {docs[f'{name}.{member.name}']}" for member in kind or () if f"{name}.{member.name}" in docs
     ]
     return "\n".join([definition.get("description", ""), *meanings])
 

@@ -49,7 +49,8 @@ class Known:
     tenant: str | None = None
     region: str | None = None
     queues: frozenset[str] | None = None
-    models: frozenset[str] | None = None
+    models: Mapping[str, str] | None = None
+    """Name → kind; the kind is empty where it could not be read."""
     people: frozenset[str] | None = None
     roles: frozenset[str] | None = None
 
@@ -60,7 +61,7 @@ class Known:
             tenant=project.project.tenant,
             region=project.project.region,
             queues=frozenset(project.queues),
-            models=frozenset(project.models),
+            models={name: model.kind for name, model in project.models.items()},
             people=frozenset(project.people),
             roles=project.roles,
         )
@@ -70,12 +71,14 @@ class Known:
         """What a `remit.toml` with problems declares as far as it can be told: by name, whatever stands under it."""
         typed = partial(document, ProjectFile)
         section = typed.values.get("project")
+        models = _names(document, "models")
+        kinds = {name: model.kind for name, model in typed.values.get("models", {}).items()}
         roles = {role for person in typed.values.get("people", {}).values() for role in person.roles}
         return Known(
             tenant=getattr(section, "tenant", None),
             region=getattr(section, "region", None),
             queues=_names(document, "queues"),
-            models=_names(document, "models"),
+            models=None if models is None else {name: kinds.get(name, "") for name in models},
             people=_names(document, "people"),
             roles=frozenset(roles) if typed.whole else None,
         )
@@ -141,13 +144,9 @@ class Subject:
     @property
     def tools_are_known(self) -> bool:
         """Whether every tool that the contract grants or asks about is known."""
-        facts = [
-            getattr(fact, kind) for fact in self.facts.values() for kind in ("seen", "count", "sum", "last")
-        ]
+        facts = [getattr(fact, kind) for fact in self.facts.values() for kind in ("seen", "count", "sum", "last")]
         named = {action.tool for action in self.actions} | {tool for tool in facts if tool is not None}
-        return self.tools is not None and all(
-            name in self.tools or name.startswith("model:") for name in named
-        )
+        return self.tools is not None and all(name in self.tools or name.startswith("model:") for name in named)
 
     def tool(self, name: str) -> ToolSpec | None:
         """The spec of a tool; `None` where there is none, or none can be told."""

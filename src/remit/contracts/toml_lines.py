@@ -47,9 +47,7 @@ def parse_toml(text: str, file: str) -> Document:
     for path, message in clean.refused:
         problems.append(document.problem(path, message))
         broken.add(path)
-    return Document(
-        file=file, value=clean.value, lines=lines, problems=tuple(problems), broken=frozenset(broken)
-    )
+    return Document(file=file, value=clean.value, lines=lines, problems=tuple(problems), broken=frozenset(broken))
 
 
 def _unparsed(text: str, file: str, reason: str) -> Document:

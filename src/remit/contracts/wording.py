@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
@@ -99,7 +100,8 @@ class _Words:
 
     def _walk(self, schema_path: list[str | int]) -> Schema:
         place: Any = self._schema
-        for part in schema_path[:-1]:
+        above = schema_path.index("propertyNames") if self._kind == "propertyNames" else -1
+        for part in schema_path[:above]:
             place = place[part]
         return cast("Schema", place) if isinstance(place, dict) else {}
 
@@ -117,21 +119,20 @@ class _Words:
             )
 
     def _missing(self, key: str) -> Iterator[Problem]:
-        if self._document.is_broken((*self._path, key)):
+        known = self._place.get("properties", {})
+        strange = [str(name) for name, _ in children(self._value) if name not in known]
+        # Somebody who misspelt the key is asked about that one.
+        if self._document.is_broken((*self._path, key)) or difflib.get_close_matches(key, strange, cutoff=0.6):
             return
-        field = self._place.get("properties", {}).get(key, {})
+        field = known.get(key, {})
         here = f" in {quoted(show_path(self._path))}" if self._path else ""
-        about = str(field.get("description") or self._resolve(field).get("description") or "").partition(
-            "\n"
-        )[0]
-        example = f"such as `{key}: {_plain(field['examples'][0])}`" if field.get("examples") else ""
-        hint = "; ".join(
-            part for part in (f"add it {example}".strip() if example else "add it", _lower(about)) if part
-        )
+        about = str(field.get("description") or self._resolve(field).get("description") or "").partition("\n")[0]
+        example = f", such as `{key}: {_plain(field['examples'][0])}`" if field.get("examples") else ""
+        hint = f"add it{example}" + (f"; {_lower(about)}" if about else "")
         yield self._document.problem(self._path, f"key {quoted(key)} is missing{here}", hint)
 
     def _bad_keys(self) -> Iterator[Problem]:
-        rule = self._resolve(self._walk_names())
+        rule = self._resolve(self._place.get("propertyNames", {}))
         pattern = re.compile(str(rule.get("pattern", "")), re.ASCII)
         about = str(rule.get("description", ""))
         for name, _ in children(self._value):
@@ -142,9 +143,6 @@ class _Words:
                     f"{quoted(key)} can't be a name in {self._name}",
                     f"write it in {about}",
                 )
-
-    def _walk_names(self) -> Schema:
-        return self._place.get("propertyNames", {})
 
     def _actual(self) -> str:
         if isinstance(self._value, bool):
@@ -173,9 +171,7 @@ class _Words:
         if wanted == "object" and self._place.get("properties"):
             return f"keys here: {listed(self._place['properties'])}"
         if wanted == "array":
-            return "write it as a list, `[…]`" + (
-                "" if self._toml else ", or one item a line, each after a hyphen"
-            )
+            return "write it as a list, `[…]`" + ("" if self._toml else ", or one item a line, each after a hyphen")
         if wanted == "string":
             return self._form() if self._place.get("pattern") else "put it in quotes"
         return ""

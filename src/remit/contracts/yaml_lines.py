@@ -41,9 +41,7 @@ def parse_yaml(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(part for part in (error.context, error.problem) if part)
-        builder.stop(
-            mark.index if mark else 0, f"not valid YAML: {reason}", "indentation, quotes or brackets are off"
-        )
+        builder.stop(mark.index if mark else 0, f"not valid YAML: {reason}", "indentation, quotes or brackets are off")
     except yaml.reader.ReaderError as error:
         builder.stop(error.position, "a control character stands here; YAML is plain text")
     except (ValueError, OverflowError):
@@ -135,7 +133,7 @@ class _Builder:
             return frame.path, False
         return (*frame.path, frame.key), frame.kept
 
-    def _put(self, path: Path, value: Json, *, kept: bool) -> None:
+    def _put(self, value: Json, *, kept: bool) -> None:
         if not self._stack:
             self._value = value
             return
@@ -161,13 +159,11 @@ class _Builder:
         path, kept = self._place(line)
         if kept:
             self._broken.add(path)
-        self._put(path, None, kept=kept)
+        self._put(None, kept=kept)
 
     def _plain_node(self, event: Any, line: int) -> bool:
         if event.anchor is not None:
-            self._report(
-                line, f"anchor {quoted('&' + event.anchor)} is not used here", "write each value out"
-            )
+            self._report(line, f"anchor {quoted('&' + event.anchor)} is not used here", "write each value out")
             return False
         if event.tag is not None:
             self._report(
@@ -191,7 +187,7 @@ class _Builder:
             self._stack.append(_Frame((), value, kept=False))
             return True
         path, kept = self._place(line)
-        self._put(path, value, kept=kept)
+        self._put(value, kept=kept)
         self._stack.append(_Frame(path, value, kept=kept))
         return True
 
@@ -208,7 +204,7 @@ class _Builder:
         path, kept = self._place(line)
         if kept and not sound:
             self._broken.add(path)
-        self._put(path, value, kept=kept)
+        self._put(value, kept=kept)
 
     def _take_key(self, key: Json, line: int, *, sound: bool) -> None:
         frame = self._stack[-1]

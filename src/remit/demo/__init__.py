@@ -1,1 +1,1 @@
-"""The demonstration: real tickets on a live tracker, triaged under a contract."""
+"""`remit demo`: the gate on a live tracker, from filing tickets to proving that the record is true."""

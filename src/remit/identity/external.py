@@ -147,9 +147,7 @@ class ExternalVerifier:
         kid, algorithm = _check_header(jws, issuer)
         key = await source.find(kid, algorithm, now_us)
         if not key.verifies(jws.signing_input, jws.signature):
-            raise IdentityError(
-                "the token's signature does not verify; sign in again", code="token_bad_signature"
-            )
+            raise IdentityError("the token's signature does not verify; sign in again", code="token_bad_signature")
         exp = _check_payload(payload, issuer, now_us)
         return ExternalIdentity(person=_person(payload, issuer), issuer=name, exp=exp)
 
@@ -159,9 +157,7 @@ def _check_header(jws: Jws, issuer: ExternalIssuer) -> tuple[str, str]:
     if algorithm not in issuer.algorithms:
         raise _refused_algorithm(issuer)
     if not _KEYS_IN_HEADER.isdisjoint(jws.header):
-        raise malformed(
-            "its header brings a key, a link to one, or an extension, and none is accepted from there"
-        )
+        raise malformed("its header brings a key, a link to one, or an extension, and none is accepted from there")
     # Some issuers leave `typ` out. A logout token, a security event or a proof of possession names itself.
     if "typ" in jws.header and jws.text("typ").lower() not in _TYPES:
         raise malformed("its `typ` is not that of an access or ID token")
@@ -247,7 +243,7 @@ class _Copy:
     fetched_us: int
 
 
-class _Unavailable(Exception):
+class _UnavailableError(Exception):
     """The keys could not be had this time; says why."""
 
 
@@ -314,7 +310,7 @@ class _KeySource:
         try:
             data = await self._read()
             keys = _parse_keys(data, self._issuer.algorithms)
-        except _Unavailable as error:
+        except _UnavailableError as error:
             self._problem = str(error)
             self._retry_at_us = now_us + RETRY_US
         else:
@@ -325,14 +321,14 @@ class _KeySource:
             try:
                 return await asyncio.to_thread(read_trusted, self._issuer.folder / self._issuer.jwks)
             except IdentityError as error:
-                raise _Unavailable(error.message) from error
+                raise _UnavailableError(error.message) from error
         try:
             async with asyncio.timeout(self._timeout_ms / 1_000):
                 return await self._download(self._issuer.jwks)
         except TimeoutError as error:
-            raise _Unavailable(f"no whole answer within {self._timeout_ms:,} ms") from error
+            raise _UnavailableError(f"no whole answer within {self._timeout_ms:,} ms") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            raise _Unavailable(f"{type(error).__name__}: {error}".rstrip(" :.")) from error
+            raise _UnavailableError(f"{type(error).__name__}: {error}".rstrip(" :.")) from error
 
     async def _download(self, url: str) -> bytes:
         local = url.startswith("http:")  # loopback, as checked: no proxy stands between, and there is no TLS
@@ -343,19 +339,17 @@ class _KeySource:
                 verify=self._tls or False, trust_env=not local, timeout=self._timeout_ms / 1_000
             ) as client,
             # Uncompressed, so that the limit below is one on memory too.
-            client.stream(
-                "GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}
-            ) as answer,
+            client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as answer,
         ):
             if answer.status_code != HTTPStatus.OK:
-                raise _Unavailable(f"it answered {answer.status_code}")
+                raise _UnavailableError(f"it answered {answer.status_code}")
             if answer.headers.get("content-encoding", "identity") != "identity":
-                raise _Unavailable("it answered compressed, unasked")
+                raise _UnavailableError("it answered compressed, unasked")
             data = bytearray()
             async for chunk in answer.aiter_raw():
                 data += chunk
                 if len(data) > _MAX_BYTES:
-                    raise _Unavailable(f"it answered more than {_MAX_BYTES:,} bytes")
+                    raise _UnavailableError(f"it answered more than {_MAX_BYTES:,} bytes")
             return bytes(data)
 
 
@@ -368,9 +362,9 @@ def _parse_keys(data: bytes, allowed: tuple[str, ...]) -> tuple[VerificationKey,
     try:
         document = msgspec.convert(parse(data.decode(), limit_bytes=_MAX_BYTES), _KeySet)
     except (UnicodeDecodeError, ValueRefused, msgspec.ValidationError) as error:
-        raise _Unavailable("what it publishes is not a JSON Web Key Set") from error
+        raise _UnavailableError("what it publishes is not a JSON Web Key Set") from error
     if len(document.keys) > _MAX_KEYS:
-        raise _Unavailable(f"it publishes more than {_MAX_KEYS} keys")
+        raise _UnavailableError(f"it publishes more than {_MAX_KEYS} keys")
     return tuple(key for jwk in document.keys for key in _usable(jwk, allowed))
 
 

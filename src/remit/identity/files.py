@@ -46,8 +46,7 @@ def private_folder(path: Path) -> None:
     _check_owner(path, found)
     if found.st_mode & _OTHERS:
         raise IdentityError(
-            f"folder `{path}` is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"run `chmod 700 {path}`",
+            f"folder `{path}` is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); run `chmod 700 {path}`",
             code="file_exposed",
         )
 
@@ -85,7 +84,7 @@ def write_private(path: Path, data: bytes) -> None:
 def _write_new(path: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, FILE_MODE)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         # A strict umask may have taken the owner's bits too; nothing wider than 0600 ever existed.
         os.fchmod(descriptor, FILE_MODE)
         file.write(data)
@@ -126,15 +125,13 @@ def _read(path: Path, refused: int, remedy: str) -> bytes:
         raise _cannot_open(path, error) from error
     try:
         _check_file(path, os.fstat(descriptor), refused, remedy)
-        with open(descriptor, "rb", closefd=False) as file:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(MAX_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(data) > MAX_BYTES:
         del data  # a traceback may show what its frames hold
-        raise IdentityError(
-            f"`{path}` is larger than {MAX_BYTES:,} bytes; name another file", code="file_unreadable"
-        )
+        raise IdentityError(f"`{path}` is larger than {MAX_BYTES:,} bytes; name another file", code="file_unreadable")
     return data
 
 
@@ -144,21 +141,16 @@ def _check_file(path: Path, found: os.stat_result, refused: int, remedy: str) ->
     _check_owner(path, found)
     if found.st_mode & refused:
         raise IdentityError(
-            f"`{path}` is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"run `{remedy} {path}`",
+            f"`{path}` is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); run `{remedy} {path}`",
             code="file_exposed",
         )
 
 
 def _cannot_open(path: Path, error: OSError) -> IdentityError:
     if error.errno == errno.ENOENT:
-        return IdentityError(
-            f"`{path}` does not exist; create it, readable by you alone", code="file_missing"
-        )
+        return IdentityError(f"`{path}` does not exist; create it, readable by you alone", code="file_missing")
     if error.errno == errno.ELOOP:
-        return IdentityError(
-            f"`{path}` is a symbolic link; name the file it points to", code="file_unreadable"
-        )
+        return IdentityError(f"`{path}` is a symbolic link; name the file it points to", code="file_unreadable")
     return IdentityError(f"`{path}` can't be read: {_reason(error)}", code="file_unreadable")
 
 

@@ -115,7 +115,7 @@ def encode_segment(data: bytes) -> str:
 
 
 def signature_algorithm(name: str) -> JWSAlgModel:
-    """joserfc's implementation of a signature algorithm; the caller has pinned the registered name."""
+    """The implementation (joserfc's) of a signature algorithm, by its registered name, which the caller has pinned."""
     from joserfc.jws import JWSRegistry
 
     return JWSRegistry.algorithms[name]
@@ -217,7 +217,6 @@ class KeyRing:
         """Use `open`; this makes no files."""
         self._folder = folder
         self._path = folder / "signing.json"
-        self._path_text = str(self._path)
         self._algorithm = algorithm
         self._ring: _Ring | None = None
         self._looked_us = 0
@@ -309,9 +308,7 @@ class KeyRing:
         with locked(self._folder):
             ring = self._read()
             if kid not in ring.keys:
-                raise IdentityError(
-                    "the ring has no key of this name; see its `kid`s", code="token_unknown_key"
-                )
+                raise IdentityError("the ring has no key of this name; see its `kid`s", code="token_unknown_key")
             kept = [key for key in ring.stored if key.kid != kid]
             if kid == ring.active.kid:
                 kept.insert(0, _generate(self._algorithm))
@@ -319,7 +316,7 @@ class KeyRing:
         return self.active_kid
 
     def __repr__(self) -> str:
-        return f"KeyRing({self._path_text})"
+        return f"KeyRing({self._path})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a key ring is private and can't be copied or pickled; open it again from its folder")
@@ -332,7 +329,7 @@ class KeyRing:
 
     def _stamp(self) -> _Stamp:
         try:
-            found = os.stat(self._path_text)
+            found = self._path.stat()
         except OSError as error:
             raise IdentityError(
                 f"`{self._path}` is gone; put it back, or restart to begin with a fresh key",
@@ -381,8 +378,7 @@ class KeyRing:
 
     def _damaged(self, problem: str) -> IdentityError:
         return IdentityError(
-            f"`{self._path}` is damaged: {problem}; "
-            "put back a good copy, or remove it to begin with a fresh key",
+            f"`{self._path}` is damaged: {problem}; put back a good copy, or remove it to begin with a fresh key",
             code="key_damaged",
         )
 
@@ -392,9 +388,9 @@ class KeyRing:
         if before is not None:
             # A clock tick of the file system is milliseconds long, and inode numbers are used again: make
             # sure that no other process takes this file for the one before it.
-            found = os.stat(self._path_text)
+            found = self._path.stat()
             if found.st_mtime_ns <= before.stamp[1]:
-                os.utime(self._path_text, ns=(found.st_atime_ns, before.stamp[1] + 1))
+                os.utime(self._path, ns=(found.st_atime_ns, before.stamp[1] + 1))
         self._read()
 
 

@@ -41,9 +41,7 @@ class PrincipalName:
     name: str
 
     def __str__(self) -> str:
-        return (
-            f"agent/{self.tenant}/{self.name}" if self.kind is PrincipalKind.AGENT else f"person/{self.name}"
-        )
+        return f"agent/{self.tenant}/{self.name}" if self.kind is PrincipalKind.AGENT else f"person/{self.name}"
 
 
 def parse_principal(text: str) -> PrincipalName:
@@ -122,8 +120,7 @@ class Principals:
         name = parse_principal(principal)
         if name.kind is not kind or (name.tenant or tenant) != tenant or _NAME.fullmatch(tenant) is None:
             raise IdentityError(
-                f"principal `{name}` is not {_article(kind)} of tenant `{ascii(tenant)[1:-1]}`; "
-                "correct one of them",
+                f"principal `{name}` is not {_article(kind)} of tenant `{ascii(tenant)[1:-1]}`; correct one of them",
                 code="principal_malformed",
             )
         row = {
@@ -157,9 +154,7 @@ class Principals:
 
     def _set(self, principal: str, values: dict[str, Any]) -> None:
         with storage_errors(f"change `{principal}`"), self._engine.begin() as connection:
-            changed = connection.execute(
-                update(principals).where(principals.c.principal == principal).values(values)
-            )
+            changed = connection.execute(update(principals).where(principals.c.principal == principal).values(values))
         if changed.rowcount != 1:
             raise IdentityError(
                 f"principal `{ascii(principal)[1:-1]}` is not registered; see `remit principal list`",
@@ -169,9 +164,7 @@ class Principals:
     def get(self, principal: str) -> Principal | None:
         """The principal of that name, or `None`."""
         with storage_errors(f"read `{principal}`"), self._engine.connect() as connection:
-            row = connection.execute(
-                select(principals).where(principals.c.principal == principal)
-            ).one_or_none()
+            row = connection.execute(select(principals).where(principals.c.principal == principal)).one_or_none()
         return None if row is None else _principal(row)
 
     def list(self, tenant: str) -> tuple[Principal, ...]:
@@ -183,9 +176,7 @@ class Principals:
     def person(self, person: str, name: str, roles: Iterable[str]) -> Person:
         """A declared person with the state that the table holds; one without a row is disabled."""
         found = self.get(person_principal(person))
-        return Person(
-            id=person, name=name, roles=frozenset(roles), enabled=found is not None and found.enabled
-        )
+        return Person(id=person, name=name, roles=frozenset(roles), enabled=found is not None and found.enabled)
 
 
 def _principal(row: Row[Any]) -> Principal:
@@ -235,14 +226,12 @@ def _enabled(person: Person) -> Deny | None:
 
 
 def _in_role(person: Person, roles_required: Iterable[str]) -> Deny | None:
-    required = sorted({role.removeprefix("role:") for role in roles_required})
+    required = sorted({role.removeprefix("role:") for role in roles_required} - {""})
     held = {role.removeprefix("role:") for role in person.roles}
     if held.intersection(required):
         return None
     if not required:
-        return Deny(
-            code="role_missing", message="no role is named that may decide this; name one in the contract"
-        )
+        return Deny(code="role_missing", message="no role is named that may decide this; name one in the contract")
     return Deny(
         code="role_missing",
         message=f"`{person.principal}` has none of the roles {', '.join(f'`{role}`' for role in required)}; "

@@ -115,9 +115,7 @@ class SecretStore:
 
     def texts(self) -> tuple[str, ...]:
         """Every resolved secret, also as a URL and as JSON spell it; for the redactor, longest first."""
-        spelled = {
-            form for text in self._known for form in (text, quote(text, safe=""), json.dumps(text)[1:-1])
-        }
+        spelled = {form for text in self._known for form in (text, quote(text, safe=""), json.dumps(text)[1:-1])}
         return tuple(sorted(spelled, key=lambda form: (-len(form), form)))
 
     def __repr__(self) -> str:
@@ -140,9 +138,7 @@ class SecretStore:
     def _from_environment(self, variable: str) -> str:
         text = self._environ.get(variable)
         if text is None:
-            raise ConfigError(
-                f"environment variable `{variable}` is not set; set it", code="secret_unavailable"
-            )
+            raise ConfigError(f"environment variable `{variable}` is not set; set it", code="secret_unavailable")
         return text
 
     def _from_file(self, path: Path) -> str:

@@ -69,8 +69,7 @@ def _check_scopes(scopes: Iterable[str]) -> None:
     for scope in scopes:
         if _SCOPE.fullmatch(scope) is None:
             raise IdentityError(
-                f"`{ascii(scope)[1:-1]}` can't be a scope; "
-                "use printable ASCII without spaces, quotes and backslashes",
+                f"`{ascii(scope)[1:-1]}` can't be a scope; use printable ASCII without spaces, quotes and backslashes",
                 code="scope_malformed",
             )
 
@@ -353,9 +352,7 @@ class TokenVerifier:
         """As `verify`, for an agent's token that must be bound to `run`; else `token_wrong_run`."""
         claims = self.verify(token, now_us)
         if claims.run != run:
-            raise IdentityError(
-                "the token was issued for another run; use this run's own", code="token_wrong_run"
-            )
+            raise IdentityError("the token was issued for another run; use this run's own", code="token_wrong_run")
         return claims
 
     def _remember(self, digest: bytes, claims: Claims) -> None:
@@ -393,16 +390,12 @@ class TokenVerifier:
         if key.algorithm != algorithm:
             raise _refused_algorithm()
         if not key.verifies(jws.signing_input, jws.signature):
-            raise IdentityError(
-                "the token's signature does not verify; ask for a new one", code="token_bad_signature"
-            )
+            raise IdentityError("the token's signature does not verify; ask for a new one", code="token_bad_signature")
         return kid
 
     def _check_payload(self, payload: _Payload) -> None:
         if payload.iss != self._issuer:
-            raise IdentityError(
-                "the token is from another issuer; use one of this project", code="token_wrong_issuer"
-            )
+            raise IdentityError("the token is from another issuer; use one of this project", code="token_wrong_issuer")
         if payload.aud != self._audience:
             raise IdentityError(
                 f"the token is not for audience `{self._audience}`; ask for one that is",

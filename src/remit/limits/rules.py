@@ -69,8 +69,10 @@ class ActionRules:
     """Currencies in which money is limited; where this is not empty, no other one may be moved."""
 
 
-def compile_limits(contract: Contract, tenant: str, tenant_limits: Limits) -> Mapping[str, ActionRules]:
-    """The rules of every action of a contract, by tool name."""
+def compile_limits(
+    contract: Contract, actions: Iterable[Action], tenant: str, tenant_limits: Limits
+) -> Mapping[str, ActionRules]:
+    """The rules of `actions`, those of a contract and its models', by tool name."""
     agent = f"agent/{tenant}/{contract.contract}"
     shared = [
         *_limits(contract.limits, agent, "the contract"),
@@ -78,7 +80,7 @@ def compile_limits(contract: Contract, tenant: str, tenant_limits: Limits) -> Ma
         *_limits(tenant_limits, f"tenant/{tenant}", "the tenant"),
     ]
     budget = _budget(contract)
-    return {action.tool: _action_rules(action, agent, shared, budget) for action in contract.actions}
+    return {action.tool: _action_rules(action, agent, shared, budget) for action in actions}
 
 
 def _budget(contract: Contract) -> list[LimitRule]:

@@ -1,13 +1,22 @@
-"""Does a confidence of 0.8 come true four times in five? The measures that tell, and a plot for the terminal.
+"""Does a confidence of 0.8 come true four times in five? The measures that tell, a plot for the terminal, the remedy.
 
-Everything here reads predictions whose truth is known (`Scored`); nothing needs a numerical library.
+The measures read predictions whose truth is known (`Scored`) and need no numerical library. `fit_scaling`, the remedy,
+loads NumPy and SciPy when it is called.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[Any]
+    Integers = NDArray[Any]
 
 BINS = 15
 """Equal-width bins of the expected calibration error; the number that the literature reports with."""
@@ -110,9 +119,7 @@ def log_loss(scored: Sequence[Scored]) -> float:
 
     Raises `ValueError` if there are no predictions.
     """
-    return -math.fsum(
-        math.log(max(item.truth_probability, PROBABILITY_FLOOR)) for item in _some(scored)
-    ) / len(scored)
+    return -math.fsum(math.log(max(item.truth_probability, PROBABILITY_FLOOR)) for item in _some(scored)) / len(scored)
 
 
 def reliability(scored: Sequence[Scored], *, bins: int = BINS) -> tuple[Bin, ...]:
@@ -143,8 +150,7 @@ def expected_calibration_error(scored: Sequence[Scored], *, bins: int = BINS) ->
     """
     total = len(_some(scored))
     return math.fsum(
-        inside.count / total * abs(inside.accuracy - inside.confidence)
-        for inside in reliability(scored, bins=bins)
+        inside.count / total * abs(inside.accuracy - inside.confidence) for inside in reliability(scored, bins=bins)
     )
 
 
@@ -193,3 +199,53 @@ def _some(scored: Sequence[Scored]) -> Sequence[Scored]:
     if not scored:
         raise ValueError("there are no predictions to measure")
     return scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Turns raw scores of labels into probabilities: `softmax(temperature * scores + offsets)`, a little spread out."""
+
+    temperature: float
+    offsets: Floats
+    """One a label."""
+    spread: float
+    """How much of the probability is shared out evenly among all labels, 0 to 1."""
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Scores of shape `(…, labels)` as probabilities of the same shape; the last axis sums to 1."""
+        shares = _softmax(self.temperature * scores + self.offsets)
+        return shares * (1 - self.spread) + self.spread / shares.shape[-1]
+
+
+def fit_scaling(scores: Floats, truth: Integers) -> Scaling:
+    """The temperature and offsets under which the truth was most likely, held near 1 and 0 where there is little data.
+
+    `scores` has the shape `(texts, labels)` and must come from models that had not seen these texts; `truth` holds the
+    column of the true label for each text. This is vector scaling (Guo et al. 2017) with one common temperature and
+    normal priors: standard deviation 0.5 on the temperature's logarithm, 1 on each offset. Together with a spread of
+    `1 / (texts + 1)` they keep a model that made no mistake in a few dozen examples from claiming certainty.
+    """
+    import numpy as np
+
+    minimize: Any = importlib.import_module("scipy.optimize").minimize
+    count, label_count = len(scores), int(scores.shape[1])
+    rows = np.arange(count)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        temperature, offsets = np.exp(parameters[0]), parameters[1:]
+        shares = _softmax(temperature * scores + offsets)
+        value = -np.log(np.maximum(shares[rows, truth], 1e-300)).sum()
+        shares[rows, truth] -= 1
+        slope = np.concatenate([[(shares * scores).sum() * temperature], shares.sum(axis=0)])
+        pull = np.concatenate([[4.0 * parameters[0]], offsets])
+        return float(value + (parameters * pull).sum() / 2), slope + pull
+
+    best = minimize(loss, np.zeros(1 + label_count), jac=True, method="L-BFGS-B").x
+    return Scaling(temperature=float(np.exp(best[0])), offsets=best[1:], spread=1 / (count + 1))
+
+
+def _softmax(scores: Floats) -> Floats:
+    import numpy as np
+
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)

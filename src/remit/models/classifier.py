@@ -29,7 +29,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError
-from remit.models.calibration import Scored, accuracy, expected_calibration_error, log_loss
+from remit.models.calibration import (
+    Scaling,
+    Scored,
+    accuracy,
+    expected_calibration_error,
+    fit_scaling,
+    log_loss,
+)
 from remit.values import digest
 
 if TYPE_CHECKING:
@@ -50,10 +57,13 @@ WORD_FLOOR = 2
 PIECE_FLOOR = 3
 """The same for pieces of words. Lower floors were not more accurate, only slower."""
 
+PIECE_LENGTHS = (3, 4)
+"""Characters in a piece, at least and at most. Lengths of 2 to 4 and 3 to 5 were as good, and slower."""
+
 INVERSE_REGULARISATION = 3.0
 """The `C` of the logistic regression: best log loss of 1, 3, 10 and 30 over the heads tried."""
 
-FAMILIAR_QUANTILE = 0.025
+FAMILIAR_QUANTILE = 0.05
 """Texts below this quantile of what was seen out of fold count as unfamiliar."""
 
 FAMILIAR_WORDS = 5
@@ -89,7 +99,7 @@ class Prediction:
     """How far the text resembles what confidence was calibrated on, 0 to 1; 1 for all but the oddest of those.
 
     The share of the text's words (by length, each counted once) that the training texts had, relative to the
-    2.5 % quantile of that share out of fold, times the same for the number of such words. It scales what the model
+    5 % quantile of that share out of fold, times the same for the number of such words. It scales what the model
     says; the rest of the probability is spread evenly. A heuristic for "another language, or next to nothing to go
     by", not a probability.
     """
@@ -107,40 +117,6 @@ class Head:
     """In nats."""
     ece: float
     """Expected calibration error, 0 to 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Features:
-    """A text as the model sees it: columns of the weight matrix, their values, and how familiar it is."""
-
-    columns: Integers
-    values: Floats
-    familiarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Familiar:
-    """Where familiarity ends: the known share and the number of known words below which a text counts as odd."""
-
-    share: float
-    words: float
-
-    def rate(self, share: float, words: float) -> float:
-        return min(1.0, share / self.share) * min(1.0, words / self.words)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scaling:
-    """Calibration of one head: probabilities are `softmax(temperature * scores + offsets)`, a little spread out."""
-
-    temperature: float
-    offsets: Floats
-    spread: float
-
-    def probabilities(self, scores: Floats) -> Floats:
-        """Rows of scores as rows of probabilities."""
-        shares = _softmax(self.temperature * scores + self.offsets)
-        return shares * (1 - self.spread) + self.spread / shares.shape[-1]
 
 
 class TextClassifier:
@@ -167,28 +143,30 @@ class TextClassifier:
         Raises `TrainingRefused` if there are fewer than `FOLDS` different texts, or if a target has fewer than two
         labels or examples in fewer than `FOLDS` different texts.
         """
-        libraries = _load()
+        threadpool_limits = _load("threadpoolctl", "threadpool_limits")
         items = sorted((_clean(example, targets) for example in examples), key=_order)
         _check(items, targets)
         # One thread: on matrices of this size more of them only wait for each other, and sums would depend on them.
-        with libraries.threadpool_limits(limits=1):
-            return _train(libraries, items, tuple(dict.fromkeys(targets)))
+        with threadpool_limits(limits=1):
+            return _train(items, tuple(dict.fromkeys(targets)))
 
     def predict(self, text: str) -> dict[str, Prediction]:
         """Predict every head for one text, of which `MAX_CHARACTERS` are read. Any string is accepted."""
-        features = self._vocabulary.features(_clean_text(text))
-        scores = features.values @ self._weights[features.columns] + self._intercepts
+        columns, values, familiarity = self._vocabulary.features(_clean_text(text))
+        scores = values @ self._weights[columns] + self._intercepts
         answers: dict[str, Prediction] = {}
         start = 0
         for head in self._fitted:
             stop = start + len(head.summary.labels)
-            answers[head.summary.name] = head.prediction(scores[start:stop], features.familiarity)
+            answers[head.summary.name] = head.prediction(scores[start:stop], familiarity)
             start = stop
         return answers
 
     def predict_many(self, texts: Iterable[str]) -> list[dict[str, Prediction]]:
-        """Predict every head for each text, in order. Nearly all the time goes into cutting texts into n-grams, so
-        this is one text after the other, with the very same result."""
+        """Predict every head for each text, in order, with the very same result as one by one.
+
+        Nearly all the time goes into cutting texts into n-grams, which a matrix would not make faster.
+        """
         return [self.predict(text) for text in texts]
 
 
@@ -199,7 +177,7 @@ class _FittedHead:
     summary: Head
     weights: Floats
     intercepts: Floats
-    scaling: _Scaling
+    scaling: Scaling
 
     def prediction(self, scores: Floats, familiarity: float) -> Prediction:
         labels = self.summary.labels
@@ -213,79 +191,50 @@ class _FittedHead:
 class _Vocabulary:
     """Cuts a text into features exactly as in training, without the cost of going through sparse matrices."""
 
-    def __init__(self, blocks: Sequence[_Block], familiar: _Familiar) -> None:
+    def __init__(self, blocks: Sequence[_Block], idf: Floats, floors: tuple[float, float]) -> None:
+        """`floors`: the share of known words and their number below which a text counts as unfamiliar."""
         self._blocks = tuple(blocks)
-        self._familiar = familiar
+        self._idf = idf
+        self._share_floor, self._words_floor = floors
 
-    def features(self, text: str) -> _Features:
+    def features(self, text: str) -> tuple[Integers, Floats, float]:
+        """Columns of the weight matrix, their values, and how familiar the text is."""
         import numpy as np
 
-        columns: list[int] = []
+        terms = [block.analyse(text) for block in self._blocks]
+        columns: list[Integers] = []
         values: list[Floats] = []
-        familiarity = 1.0
-        for number, block in enumerate(self._blocks):
-            terms = block.analyse(text)
-            if number == 0:
-                familiarity = self._familiarity(terms, block.columns)
-            counts = Counter(column for term in terms if (column := block.columns.get(term)) is not None)
-            columns.extend(counts)
-            weights = (1 + np.log(np.fromiter(counts.values(), float, len(counts)))) * block.idf_of(list(counts))
+        for block, found in zip(self._blocks, terms, strict=True):
+            counts = Counter(column for term in found if (column := block.columns.get(term)) is not None)
+            places = np.fromiter(counts, np.intp, len(counts))
+            weights = (1 + np.log(np.fromiter(counts.values(), float, len(counts)))) * self._idf[places]
+            columns.append(places)
             values.append(weights / (np.sqrt(weights @ weights) or 1.0))
-        return _Features(
-            columns=np.asarray(columns, dtype=np.intp), values=np.concatenate(values), familiarity=familiarity
-        )
+        familiarity = self._familiarity(terms[0], self._blocks[0].columns)
+        return np.concatenate(columns), np.concatenate(values), familiarity
 
     def _familiarity(self, terms: Iterable[str], known: Mapping[str, int]) -> float:
         words = {term for term in terms if " " not in term}
         found = [word for word in words if word in known]
-        total = sum(map(len, words))
-        return self._familiar.rate(sum(map(len, found)) / total if total else 0.0, len(found))
+        share = sum(map(len, found)) / max(sum(map(len, words)), 1)
+        return min(1.0, share / self._share_floor) * min(1.0, len(found) / self._words_floor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """One kind of n-gram: how it is cut, which columns it has in the weight matrix, and their rarity weights."""
+    """One kind of n-gram (words first, then pieces): how it is cut, and its columns in the weight matrix."""
 
     analyse: Callable[[str], list[str]]
     columns: Mapping[str, int]
-    first: int
-    idf: Floats
-
-    def idf_of(self, columns: list[int]) -> Floats:
-        import numpy as np
-
-        return self.idf[np.asarray(columns, dtype=np.intp) - self.first]
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Libraries:
-    """The only door to scikit-learn, which has no type information."""
-
-    version: str
-    count_vectorizer: Any
-    tfidf_transformer: Any
-    logistic_regression: Any
-    minimize: Any
-    hstack: Any
-    threadpool_limits: Any
-
-
-def _load() -> _Libraries:
+def _load(module: str, name: str) -> Any:
+    """The only door to scikit-learn and what comes with it, which have no type information."""
     try:
-        text: Any = importlib.import_module("sklearn.feature_extraction.text")
-        linear: Any = importlib.import_module("sklearn.linear_model")
-        return _Libraries(
-            version=importlib.import_module("sklearn").__version__,
-            count_vectorizer=text.CountVectorizer,
-            tfidf_transformer=text.TfidfTransformer,
-            logistic_regression=linear.LogisticRegression,
-            minimize=importlib.import_module("scipy.optimize").minimize,
-            hstack=importlib.import_module("scipy.sparse").hstack,
-            threadpool_limits=importlib.import_module("threadpoolctl").threadpool_limits,
-        )
+        return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise RemitError(
             "the text classifier needs `scikit-learn`; install it with `pip install 'remit[demo]'`",
@@ -294,12 +243,17 @@ def _load() -> _Libraries:
 
 
 def _clean_text(text: str) -> str:
-    # One form for composed and decomposed letters; a lone surrogate can't be hashed and says nothing anyway.
-    return unicodedata.normalize("NFC", text[:MAX_CHARACTERS]).encode(errors="replace").decode()
+    # One form for composed and decomposed letters.
+    return _valid(unicodedata.normalize("NFC", text[:MAX_CHARACTERS]))
+
+
+def _valid(text: str) -> str:
+    # A lone surrogate can't be hashed, and says nothing anyway.
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _clean(example: Example, targets: Sequence[str]) -> Example:
-    labels = {head: example.labels[head] for head in targets if head in example.labels}
+    labels = {head: _valid(example.labels[head]) for head in targets if head in example.labels}
     return Example(text=_clean_text(example.text), labels=labels)
 
 
@@ -331,24 +285,30 @@ def _known(items: Sequence[Example]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "none"
 
 
-def _train(libraries: _Libraries, items: Sequence[Example], targets: tuple[str, ...]) -> TextClassifier:
+def _train(items: Sequence[Example], targets: tuple[str, ...]) -> TextClassifier:
     import numpy as np
 
-    corpus = _Corpus(libraries, [item.text for item in items])
-    parts = [corpus.part(np.flatnonzero(corpus.fold != fold), np.flatnonzero(corpus.fold == fold))
-             for fold in range(FOLDS)]  # fmt: skip
+    corpus = _Corpus([item.text for item in items])
+    held_out = [corpus.fold == fold for fold in range(FOLDS)]
+    parts = [corpus.part(np.flatnonzero(~chosen), np.flatnonzero(chosen)) for chosen in held_out]
     whole = corpus.part(np.arange(len(items)), np.arange(0))
-    heads = [_fit_head(libraries, head, items, parts, whole) for head in targets]
-    return TextClassifier(corpus.vocabulary(whole, parts), heads, _digest(libraries, items, targets))
+    heads = [_fit_head(head, items, parts, whole) for head in targets]
+    return TextClassifier(corpus.vocabulary(whole, parts), heads, _digest(items, targets))
 
 
-def _digest(libraries: _Libraries, items: Sequence[Example], targets: tuple[str, ...]) -> str:
+def _digest(items: Sequence[Example], targets: tuple[str, ...]) -> str:
     return digest(
         {
             "algorithm": _ALGORITHM,
-            "scikit-learn": libraries.version,
-            "parameters": [MAX_CHARACTERS, FOLDS, WORD_FLOOR, PIECE_FLOOR, INVERSE_REGULARISATION]
-            + [FAMILIAR_QUANTILE, FAMILIAR_WORDS],
+            "scikit-learn": _load("sklearn", "__version__"),
+            "parameters": {
+                "characters": MAX_CHARACTERS,
+                "folds": FOLDS,
+                "floors": [WORD_FLOOR, PIECE_FLOOR],
+                "pieces": list(PIECE_LENGTHS),
+                "regularisation": INVERSE_REGULARISATION,
+                "familiar": [FAMILIAR_QUANTILE, FAMILIAR_WORDS],
+            },
             "targets": list(targets),
             "examples": [[item.text, dict(item.labels)] for item in items],
         }
@@ -358,13 +318,13 @@ def _digest(libraries: _Libraries, items: Sequence[Example], targets: tuple[str,
 class _Corpus:
     """All training texts as counts of n-grams, to be weighted anew for each part that a model is fitted on."""
 
-    def __init__(self, libraries: _Libraries, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str]) -> None:
         import numpy as np
 
-        self._libraries = libraries
+        vectorizer = _load("sklearn.feature_extraction.text", "CountVectorizer")
         makers = (
-            libraries.count_vectorizer(ngram_range=(1, 2)),
-            libraries.count_vectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=PIECE_FLOOR),
+            vectorizer(ngram_range=(1, 2)),
+            vectorizer(analyzer="char_wb", ngram_range=PIECE_LENGTHS, min_df=PIECE_FLOOR),
         )
         try:
             self._counts: tuple[Any, ...] = tuple(maker.fit_transform(texts).tocsr() for maker in makers)
@@ -381,6 +341,7 @@ class _Corpus:
         """The features of `rows`, with a vocabulary and weights of their own, and `others` seen through them."""
         import numpy as np
 
+        hstack = _load("scipy.sparse", "hstack")
         kept: list[Integers] = []
         idfs: list[Floats] = []
         inside: list[Any] = []
@@ -397,8 +358,8 @@ class _Corpus:
         return _Part(
             rows=rows,
             others=others,
-            inside=self._libraries.hstack(inside, format="csr"),
-            outside=self._libraries.hstack(outside, format="csr"),
+            inside=hstack(inside, format="csr"),
+            outside=hstack(outside, format="csr"),
             columns=tuple(kept),
             idfs=tuple(idfs),
             known=self._known(others, kept[0]),
@@ -421,19 +382,17 @@ class _Corpus:
 
         shares = np.concatenate([part.known[0] for part in parts])
         words = np.concatenate([part.known[1] for part in parts])
-        familiar = _Familiar(
-            share=max(float(np.quantile(shares, FAMILIAR_QUANTILE)), 0.05),
-            words=min(max(float(np.quantile(words, FAMILIAR_QUANTILE)), 1.0), FAMILIAR_WORDS),
+        floors = (
+            max(float(np.quantile(shares, FAMILIAR_QUANTILE)), 0.05),
+            min(max(float(np.quantile(words, FAMILIAR_QUANTILE)), 1.0), FAMILIAR_WORDS),
         )
         blocks: list[_Block] = []
         first = 0
-        for analyse, names, columns, idf in zip(
-            self._analysers, self._names, whole.columns, whole.idfs, strict=True
-        ):
+        for analyse, names, columns in zip(self._analysers, self._names, whole.columns, strict=True):
             numbered = {str(name): first + place for place, name in enumerate(names[columns])}
-            blocks.append(_Block(analyse=analyse, columns=numbered, first=first, idf=idf))
+            blocks.append(_Block(analyse=analyse, columns=numbered))
             first += len(columns)
-        return _Vocabulary(blocks, familiar)
+        return _Vocabulary(blocks, np.concatenate(whole.idfs), floors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,9 +419,7 @@ def _weighted(counts: Any, idf: Floats) -> Any:
     return matrix
 
 
-def _fit_head(
-    libraries: _Libraries, name: str, items: Sequence[Example], parts: Sequence[_Part], whole: _Part
-) -> _FittedHead:
+def _fit_head(name: str, items: Sequence[Example], parts: Sequence[_Part], whole: _Part) -> _FittedHead:
     import numpy as np
 
     labels = tuple(sorted({item.labels[name] for item in items if name in item.labels}))
@@ -471,21 +428,23 @@ def _fit_head(
     scores = np.zeros((len(items), len(labels)))
     folds = np.zeros(len(items), dtype=int)
     for fold, part in enumerate(parts):
-        weights, intercepts = _fit_regression(libraries, part, truth, len(labels))
+        weights, intercepts = _fit_regression(part, truth, len(labels))
         scores[part.others] = part.outside @ weights.T + intercepts
         folds[part.others] = fold
     labelled = truth >= 0
     scores, folds, seen = scores[labelled], folds[labelled], truth[labelled]
-    weights, intercepts = _fit_regression(libraries, whole, truth, len(labels))
+    if len(np.unique(folds)) < 2:
+        raise TrainingRefused(f"head `{name}` has too few labelled texts to be calibrated; label more of the examples")
+    weights, intercepts = _fit_regression(whole, truth, len(labels))
     return _FittedHead(
-        summary=_summary(name, labels, _judged(libraries, scores, seen, folds)),
+        summary=_summary(name, labels, _judged(scores, seen, folds)),
         weights=weights,
         intercepts=intercepts,
-        scaling=_fit_scaling(libraries, scores, seen),
+        scaling=fit_scaling(scores, seen),
     )
 
 
-def _fit_regression(libraries: _Libraries, part: _Part, truth: Integers, label_count: int) -> tuple[Floats, Floats]:
+def _fit_regression(part: _Part, truth: Integers, label_count: int) -> tuple[Floats, Floats]:
     """Weights `(labels, features)` and intercepts `(labels,)` of a logistic regression on the labelled rows.
 
     A label that doesn't occur in the part gets no weights and the lowest intercept less one: rare, not impossible.
@@ -498,7 +457,7 @@ def _fit_regression(libraries: _Libraries, part: _Part, truth: Integers, label_c
     weights = np.zeros((label_count, part.inside.shape[1]))
     intercepts = np.zeros(label_count)
     if len(found) > 1 and part.inside.shape[1]:
-        model = libraries.logistic_regression(C=INVERSE_REGULARISATION, max_iter=1000, tol=1e-3)
+        model = _load("sklearn.linear_model", "LogisticRegression")(C=INVERSE_REGULARISATION, max_iter=1000, tol=1e-3)
         model.fit(part.inside[usable], present)
         # Of two labels only the second is described; its log-odds are shared out between both.
         binary = len(found) == 2
@@ -509,40 +468,14 @@ def _fit_regression(libraries: _Libraries, part: _Part, truth: Integers, label_c
     return weights, intercepts
 
 
-def _fit_scaling(libraries: _Libraries, scores: Floats, truth: Integers) -> _Scaling:
-    """The temperature and offsets under which the truth was most likely, held near 1 and 0 where there is little data.
-
-    The priors (standard deviation 0.5 on the logarithm of the temperature, 1 on each offset) keep a model that made no
-    mistake in a few dozen examples from claiming certainty.
-    """
-    import numpy as np
-
-    count, label_count = scores.shape
-    rows = np.arange(count)
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        temperature, offsets = np.exp(parameters[0]), parameters[1:]
-        shares = _softmax(temperature * scores + offsets)
-        value = -np.log(np.maximum(shares[rows, truth], 1e-300)).sum()
-        shares[rows, truth] -= 1
-        slope = np.concatenate([[(shares * scores).sum() * temperature], shares.sum(axis=0)])
-        pull = np.concatenate([[4.0 * parameters[0]], offsets])
-        return float(value + (parameters * pull).sum() / 2), slope + pull
-
-    best = libraries.minimize(loss, np.zeros(1 + label_count), jac=True, method="L-BFGS-B").x
-    return _Scaling(temperature=float(np.exp(best[0])), offsets=best[1:], spread=1 / (count + 1))
-
-
-def _judged(libraries: _Libraries, scores: Floats, truth: Integers, folds: Integers) -> list[Scored]:
+def _judged(scores: Floats, truth: Integers, folds: Integers) -> list[Scored]:
     """Out-of-fold predictions against the truth, each fold calibrated on the other ones, so that none judges itself."""
     import numpy as np
 
     judged: list[Scored] = []
     for fold in np.unique(folds):
         inside = folds == fold
-        if inside.all():
-            continue
-        shares = _fit_scaling(libraries, scores[~inside], truth[~inside]).probabilities(scores[inside])
+        shares = fit_scaling(scores[~inside], truth[~inside]).probabilities(scores[inside])
         for row, label in zip(shares, truth[inside], strict=True):
             chosen = int(row.argmax())
             judged.append(
@@ -560,10 +493,3 @@ def _summary(name: str, labels: tuple[str, ...], judged: Sequence[Scored]) -> He
         log_loss=log_loss(judged),
         ece=expected_calibration_error(judged),
     )
-
-
-def _softmax(scores: Floats) -> Floats:
-    import numpy as np
-
-    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)

@@ -138,9 +138,7 @@ def read_rules(text: str) -> tuple[tuple[Rule, ...], tuple[PolicyProblem, ...]]:
             continue
         rule, wrong = _rule(statement, parsed)
         if rule is not None and lines.setdefault(rule.id, rule.line) != rule.line:
-            wrong.append(
-                f"id {quoted(rule.id)} is used on line {lines[rule.id]} already; every rule has its own"
-            )
+            wrong.append(f"id {quoted(rule.id)} is used on line {lines[rule.id]} already; every rule has its own")
         elif rule is not None:
             rules.append(rule)
         problems += [PolicyProblem(line=statement.line, message=each) for each in wrong]
@@ -203,9 +201,7 @@ def _unparsed(statement: Statement, message: str) -> PolicyProblem:
     culprits = [token for token in tokens[: reached + 1] if token.text == name]
     place = culprits[-1] if culprits else tokens[min(reached, len(tokens) - 1)]
     is_placed = bool(culprits) or "token" in message
-    return PolicyProblem(
-        line=place.line if is_placed else statement.line, message=f"not valid Cedar: {message}"
-    )
+    return PolicyProblem(line=place.line if is_placed else statement.line, message=f"not valid Cedar: {message}")
 
 
 def _is_broken(statement: Statement, last: Token) -> bool:
@@ -225,11 +221,7 @@ def _rule(statement: Statement, parsed: pst.PolicySet) -> tuple[Rule | None, lis
         return None, ["a policy with `?principal` or `?resource` is never filled in; name the entity"]
     (template,) = parsed.static_policies.values()
     noted = template.annotations
-    wrong = [
-        f"`@{n}` means nothing here; {did_you_mean(n, _KNOWN, 'annotations')}"
-        for n in noted
-        if n not in _KNOWN
-    ]
+    wrong = [f"`@{n}` means nothing here; {did_you_mean(n, _KNOWN, 'annotations')}" for n in noted if n not in _KNOWN]
     if not noted.get("id"):
         wrong.append('the rule has no `@id("…")`; give it a name that a reader of a decision understands')
     hold, wrong_hold = _hold(template)
@@ -243,9 +235,7 @@ def _rule(statement: Statement, parsed: pst.PolicySet) -> tuple[Rule | None, lis
 def _hold(template: pst.Template) -> tuple[HoldTerms | None, list[str]]:
     role, within = template.annotations.get("hold"), template.annotations.get("within")
     if role is None:
-        return None, [
-            "`@within` says how long a question stands; it goes with `@hold`"
-        ] if within is not None else []
+        return None, ["`@within` says how long a question stands; it goes with `@hold`"] if within is not None else []
     wrong: list[str] = []
     if template.effect != "forbid":
         wrong.append("`@hold` turns a `forbid` into a question; it can't stand on a `permit`")

@@ -66,7 +66,13 @@ STRINGS = SetOf(element=STRING)
 MONEY = Record(attributes={"amount": Attribute(type=DECIMAL), "currency": Attribute(type=STRING)})
 
 _WORDS: Mapping[str, CedarType] = {"boolean": BOOL, "integer": LONG, "number": DECIMAL, "string": STRING}
-_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+_NAMES: Mapping[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    type(None): "null",
+}
 ATTRIBUTE_WORDS: Mapping[str, CedarType] = {"Bool": BOOL, "Long": LONG, "String": STRING}
 _ESCAPES = frozenset({"__extn", "__entity", "__expr"})
 """Keys by which Cedar's JSON says that an object is no record; an argument of such a name could pass for one."""
@@ -177,16 +183,14 @@ def _money_or(found: Record) -> Record:
     amount, currency = found.attributes.get("amount"), found.attributes.get("currency")
     if len(found.attributes) != 2 or amount is None or currency is None:
         return found
-    is_money = (
-        amount.type in (DECIMAL, STRING) and currency.type == STRING and amount.required and currency.required
-    )
+    is_money = amount.type in (DECIMAL, STRING) and currency.type == STRING and amount.required and currency.required
     return MONEY if is_money else found
 
 
 def _words_of_values(node: Schema) -> list[str]:
     """The JSON types of an `enum` or `const` that stands without a `type`; `""` where there is none."""
     values: list[Any] = node["enum"] if "enum" in node else [node["const"]] if "const" in node else [...]
-    return list({_NAMES.get(cast("type[object]", type(value)), ""): None for value in values})
+    return list(dict.fromkeys(_NAMES.get(type(value), "") for value in values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +262,7 @@ def _fact_type(name: str, fact: Fact, tools: Mapping[str, ToolSpec]) -> CedarTyp
     tool = fact.sum or fact.last
     spec = tools.get(tool or "")
     if spec is None:
-        raise ConfigError(
-            f"fact `{name}` reads tool `{tool}`, which is not known; name one that the project has"
-        )
+        raise ConfigError(f"fact `{name}` reads tool `{tool}`, which is not known; name one that the project has")
     side, _, path = (fact.of or "").partition(".")
     schema = {"args": spec.input_schema, "result": spec.output_schema}.get(side)
     if schema is None or not path:
@@ -326,9 +328,7 @@ class ContractTypes:
             raise ConfigError(f"the tools make no valid Cedar schema: {error}") from error
 
 
-def contract_types(
-    contract: Contract, specs: Iterable[ToolSpec], tools: Mapping[str, ToolSpec]
-) -> ContractTypes:
+def contract_types(contract: Contract, specs: Iterable[ToolSpec], tools: Mapping[str, ToolSpec]) -> ContractTypes:
     """The types of a contract that grants `specs` and whose facts read `tools`. Raises `ConfigError`."""
     granted = {spec.name: spec for spec in specs}
     facts = fact_types(contract.facts, tools)
@@ -353,9 +353,7 @@ def _kind(kind: str, specs: Iterable[ToolSpec]) -> Record:
         for name, word in spec.resource_attributes.items():
             type_ = ATTRIBUTE_WORDS.get(word)
             if type_ is None or types.setdefault(name, type_) != type_:
-                raise ConfigError(
-                    f"`{kind}.{name}` is of type `{word}` in `{spec.name}` and of another one elsewhere"
-                )
+                raise ConfigError(f"`{kind}.{name}` is of type `{word}` in `{spec.name}` and of another one elsewhere")
     always = frozenset[str].intersection(*(frozenset(spec.resource_attributes) for spec in of_kind))
     return record(types, optional=types.keys() - always - {"tenant"})
 

@@ -70,6 +70,10 @@ class Compiled:
     types: ContractTypes
     actions: Mapping[str, Granted]
 
+    def acting_on(self, kind: str) -> list[str]:
+        """The tools whose calls have an object, or a principal, of that kind."""
+        return [tool for tool, granted in self.actions.items() if kind in (AGENT, granted.spec.resource_kind)]
+
     def root(self, tool: str, variable: str) -> Record:
         """What `context`, `resource` or `principal` is in a call of `tool`."""
         granted = self.actions[tool]
@@ -175,13 +179,11 @@ def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Demand
     return tuple(demands)
 
 
-def _attribute(name: str, value: str | int | bool, spec: ToolSpec) -> Demand:
+def _attribute(name: str, value: str | int, spec: ToolSpec) -> Demand:
     type_ = ATTRIBUTE_WORDS.get(spec.resource_attributes.get(name, ""))
     if type_ is None or type_ != _VALUES[type(value)]:
         hint = did_you_mean(name, spec.resource_attributes, "attributes")
-        raise ConfigError(
-            f"`only.attributes` asks {quoted(name)} to be {quoted(value)}, which can't be; {hint}"
-        )
+        raise ConfigError(f"`only.attributes` asks {quoted(name)} to be {quoted(value)}, which can't be; {hint}")
     asked, read = _has("resource", name), _member("resource", name)
     literal = _text(value) if isinstance(value, str) else str(value).lower()
     return Demand(
@@ -308,23 +310,19 @@ def check(contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str) -
 
 def _type_problems(rules: Sequence[Rule], compiled: Compiled) -> Iterator[PolicyProblem]:
     for rule in rules:
-        tools = [tool for tool in compiled.actions if rule.is_about(tool)]
-        lost = _reads_in_vain(rule, tools, compiled)
-        yield from (_no_such(rule, path, tools, compiled) for path in lost)
+        lacking = {tool: _lacking(rule, tool, compiled) for tool in compiled.actions if rule.is_about(tool)}
+        lost = frozenset[_Path].intersection(*lacking.values()) if lacking else frozenset[_Path]()
+        yield from (_no_such(rule, path, list(lacking), compiled) for path in lost)
         yield from _invalid(rule, lost, compiled)
 
 
-def _reads_in_vain(rule: Rule, tools: Sequence[str], compiled: Compiled) -> frozenset[_Path]:
-    """What no call that the rule is about can have. Cedar lets a rule ask `has` for it and never fire."""
-    missing = [
-        frozenset(
-            path
-            for variable in VARIABLES
-            for path in _missing(rule.reads(variable), compiled.root(tool, variable), (variable,))
-        )
-        for tool in tools
-    ]
-    return frozenset[_Path].intersection(*missing) if missing else frozenset()
+def _lacking(rule: Rule, tool: str, compiled: Compiled) -> frozenset[_Path]:
+    """What a rule reads that a call of `tool` can't have. Cedar lets it ask with `has` for that, in vain."""
+    return frozenset(
+        path
+        for variable in VARIABLES
+        for path in _missing(rule.reads(variable), compiled.root(tool, variable), (variable,))
+    )
 
 
 def _missing(reads: Reads, type_: CedarType, path: _Path) -> Iterator[_Path]:
@@ -337,20 +335,23 @@ def _missing(reads: Reads, type_: CedarType, path: _Path) -> Iterator[_Path]:
             yield (*path, name)
 
 
-def _no_such(rule: Rule, path: _Path, tools: Sequence[str], compiled: Compiled) -> PolicyProblem:
-    line, shown = rule.statement.line_of(path), quoted(".".join(path))
+def _no_such(rule: Rule, path: _Path, lacking: Sequence[str], compiled: Compiled) -> PolicyProblem:
+    """The problem that `path` leads nowhere in the calls of the tools `lacking`."""
+    line, shown = rule.statement.line_of(path), _spelled(path)
+    having = [tool for tool in compiled.actions if rule.is_about(tool) and tool not in lacking]
     is_argument = path[:2] == ("context", "args")
-    if is_argument and ".".join(path[2:]) in compiled.actions[tools[0]].type.left_out:
+    if is_argument and ".".join(path[2:]) in compiled.actions[lacking[0]].type.left_out:
         message = f"{shown} is of a type that Cedar lacks, so no policy can read it"
         return PolicyProblem(line=line, message=message)
-    place: CedarType = compiled.root(tools[0], path[0])
+    message = f"{shown} does not exist for {' or '.join(quoted(tool) for tool in lacking[:3])}"
+    if having:
+        hint = f"name the actions that have it, as in `action in [{_entity('Action', having[0])}]`"
+        return PolicyProblem(line=line, message=message, suggestion=hint)
+    place: CedarType = compiled.root(lacking[0], path[0])
     for name in path[1:-1]:
         place = place.attributes[name].type if isinstance(place, Record) else place
     known = place.attributes.keys() if isinstance(place, Record) else ()
-    what = (
-        "declared facts" if path[:2] == ("context", "facts") else "arguments" if is_argument else "there are"
-    )
-    message = f"{shown} does not exist for {' or '.join(quoted(tool) for tool in tools[:3])}"
+    what = "declared facts" if path[:2] == ("context", "facts") else "arguments" if is_argument else "there are"
     return PolicyProblem(line=line, message=message, suggestion=did_you_mean(path[-1], known, what))
 
 
@@ -372,7 +373,7 @@ def _invalid(rule: Rule, lost: Collection[_Path], compiled: Compiled) -> Iterato
             path, tools = ("context", *_parts(lost_in[1])), [lost_in[2]]
         elif lost_on := _ON_ENTITY.search(error):
             variable = "principal" if lost_on[2] == AGENT else "resource"
-            path, tools = (variable, *_parts(lost_on[1])), [t for t in compiled.actions if rule.is_about(t)]
+            path, tools = (variable, *_parts(lost_on[1])), compiled.acting_on(lost_on[2])
         else:
             yield _other(rule, error, compiled)
             continue
@@ -388,12 +389,18 @@ def _parts(shown: str) -> Iterator[str]:
 
 
 def _unsure(rule: Rule, path: _Path) -> PolicyProblem:
-    base, shown = ".".join(path[:-1]), ".".join(path)
     return PolicyProblem(
         line=rule.statement.line_of(path),
-        message=f"{quoted(shown)} may be absent, and reading it then is an error",
-        suggestion=f"ask first: `{_has(base, path[-1])} && …`",
+        message=f"{_spelled(path)} may be absent, and reading it then is an error",
+        suggestion=f"ask first: `{_has(_spelled(path[:-1]).strip('`'), path[-1])} && …`",
     )
+
+
+def _spelled(path: _Path) -> str:
+    text = path[0]
+    for name in path[1:]:
+        text = _member(text, name)
+    return quoted(text)
 
 
 def _other(rule: Rule, error: str, compiled: Compiled) -> PolicyProblem:

@@ -1,11 +1,13 @@
 """The policy decision point: one call's facts in, a decision out. Pure: the same facts give the same decision.
 
-Grants and hard forbids are one Cedar set, holds another that is asked only about what the first allows: a forbid
-that fires hides whether any permit applied, so one set could not tell *ask a person* from *never granted*. Cedar
-skips a policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
+In meaning there are two sets: holds are asked only about what grants and hard forbids allow, because a forbid that
+fires hides whether any permit applied, so that *ask a person* could not be told from *never granted*. In one pass over
+one set the same is found out by giving Cedar each hold as a permit that grants nothing: it hides no grant, every hard
+forbid hides it, and a call is allowed only if a grant of the contract is among the policies that applied. Cedar skips a
+policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
 
-Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that
-its policies read, and the journal keeps just these, so that the record suffices to decide again.
+Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that its
+policies read, and the journal keeps just these, so that the record suffices to decide again.
 """
 
 from __future__ import annotations
@@ -86,28 +88,22 @@ def problems(contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str
 class PolicyDecisionPoint:
     """Decides the calls of one contract by its compiled actions and its `policy.cedar`. Immutable; see `build`."""
 
-    def __init__(
-        self, contract: Contract, compiled: Compiled, rules: Sequence[Rule], policy_text: str
-    ) -> None:
+    def __init__(self, contract: Contract, compiled: Compiled, rules: Sequence[Rule], policy_text: str) -> None:
         self.text = f"{compiled.text}\n{policy_text}"
         """The whole policy in Cedar, for people."""
         self.types = compiled.types
         self.digest = digest({"policy": self.text, "schema": compiled.types.schema})
         """Content hash of all that decisions depend on."""
-        self._contract = contract.contract
+        self.contract = contract
         self._principal = principal_of(contract)
         self._agent = _agent(self._principal, contract)
         self._slices = {
-            tool: _slice(
-                granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)]
-            )
+            tool: _slice(granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)])
             for tool, granted in compiled.actions.items()
         }
 
     @classmethod
-    def build(
-        cls, contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str
-    ) -> PolicyDecisionPoint:
+    def build(cls, contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str) -> PolicyDecisionPoint:
         """Compile, type-check, parse and slice. `tools`: by name, all that the contract grants, or more.
 
         Raises `ConfigError` with every problem, one a line.
@@ -117,6 +113,11 @@ class PolicyDecisionPoint:
             said = (f"policy.cedar:{p.line}: {p.message}" if p.line else p.message for p in checked.problems)
             raise ConfigError("\n".join(said))
         return cls(contract, checked.compiled, checked.rules, policy_text)
+
+    def rules(self, tool: str) -> tuple[str, ...]:
+        """The ids of all rules that can fire on a call of `tool`."""
+        found = self._slices.get(tool)
+        return tuple(found.rules) if found else ()
 
     def reads(self, tool: str) -> Reads:
         """What the policies of a tool read of the context: what `Decided.read` holds, if it was there."""
@@ -133,9 +134,7 @@ class PolicyDecisionPoint:
         try:
             read = encode(narrowed(dict(context), self.reads(facts.tool)))
         except UnicodeEncodeError as error:
-            return Decided(
-                decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b""
-            )
+            return Decided(decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b"")
         decision = self.decide_recorded(facts.tool, facts.principal, facts.resource, read)
         return Decided(decision=decision, read=read)
 
@@ -146,10 +145,10 @@ class PolicyDecisionPoint:
         """
         found = self._slices.get(tool)
         if found is None:
-            return _ungranted(f"contract `{self._contract}` does not grant tool {quoted(tool)}")
+            return _ungranted(f"contract `{self.contract.contract}` does not grant tool {quoted(tool)}")
         if principal != self._principal:
             return _ungranted(
-                f"contract `{self._contract}` is for {quoted(self._principal)}, not {quoted(principal)}"
+                f"contract `{self.contract.contract}` is for {quoted(self._principal)}, not {quoted(principal)}"
             )
         kind = found.granted.spec.resource_kind
         if resource.kind != kind:
@@ -173,7 +172,7 @@ class PolicyDecisionPoint:
                 "context": read.decode(),
             },
             entities=self._agent.with_added_json_str(entity),  # pyright: ignore[reportUnknownMemberType]
-            about={"resource": attributes, "contract": self._contract},
+            about={"resource": attributes, "contract": self.contract.contract},
         )
 
 
@@ -222,26 +221,22 @@ class _Slice:
     granted: Granted
     kind: Record
     rules: Mapping[str, Rule]
-    hard: cedarpy.PolicySet
-    holds: cedarpy.PolicySet | None
+    policies: cedarpy.PolicySet
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
 
     def decide(self, question: _Question) -> PolicyDecision:
-        hard = question.put_to(self.hard)
-        if hard.rules and not hard.allows:
-            return Forbidden(rules=hard.rules, reasons=self._reasons(hard.rules))
-        if hard.errors:
-            return Undecided(errors=hard.errors)
-        if not hard.allows:
+        answer = question.put_to(self.policies)
+        if answer.rules and not answer.allows:
+            return Forbidden(rules=answer.rules, reasons=self._reasons(answer.rules))
+        if answer.errors:
+            return Undecided(errors=answer.errors)
+        grants = tuple(rule for rule in answer.rules if self.rules[rule].is_permit)
+        holds = tuple(rule for rule in answer.rules if self.rules[rule].hold is not None)
+        if not (answer.allows and grants):
             return _ungranted(self._unmet(question))
-        if self.holds is None:
-            return Permitted(rules=hard.rules)
-        asked = question.put_to(self.holds)
-        if asked.errors:
-            return Undecided(errors=asked.errors)
-        return self._hold(asked.rules) if asked.rules else Permitted(rules=hard.rules)
+        return self._hold(holds) if holds else Permitted(rules=grants)
 
     def _reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.rules[rule].reason or f"rule `{rule}` says so" for rule in rules)
@@ -280,9 +275,8 @@ def _shown(facts: Mapping[str, Any], path: Sequence[str]) -> str:
 
 
 def _slice(granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
-    holds = [rule for rule in rules if rule.hold is not None]
-    hard = [rule for rule in rules if rule.hold is None]
     demands = "".join(f"permit (principal, action, resource) when {{ {d.cedar} }};" for d in granted.demands)
+    parsed = cedarpy.policies_to_pst(demands).static_policies.values()
     of_context: Reads = {}
     of_resource: Reads = {}
     for rule in rules:
@@ -292,17 +286,16 @@ def _slice(granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
         granted=granted,
         kind=kind,
         rules={rule.id: rule for rule in rules},
-        hard=_policies({rule.id: rule.template for rule in hard}),
-        holds=_policies({rule.id: rule.template for rule in holds}) if holds else None,
-        demands=_policies(
-            {
-                str(number): template
-                for number, template in enumerate(cedarpy.policies_to_pst(demands).static_policies.values())
-            }
-        ),
+        policies=_policies({rule.id: _as_asked(rule) for rule in rules}),
+        demands=_policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
     )
+
+
+def _as_asked(rule: Rule) -> pst.Template:
+    """The rule as Cedar is given it: a hold stands beside the grants, where it can't hide them."""
+    return rule.template if rule.hold is None else replace(rule.template, effect="permit")
 
 
 def _policies(templates: Mapping[str, pst.Template]) -> cedarpy.PolicySet:

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, NoReturn, cast
 
 from remit.contracts.quantities import decimal_units, units_text
 from remit.policy.cedar_schema import ActionType, CedarType, Record, Scalar, SetOf
-from remit.provenance.labels import MODEL, kind_of
 from remit.tools.spec import Resource
 from remit.values import Json, Path, ValueRefused, show_path
 
@@ -97,14 +96,11 @@ def _origins(facts: Facts, names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         below = (f"{name}.", f"{name}[")
         labels = {
-            label
-            for path, labels in facts.labels.items()
-            if path == name or path.startswith(below)
-            for label in labels
+            label for path, labels in facts.labels.items() if path == name or path.startswith(below) for label in labels
         }
         if not labels and _argument(facts.args, name) is not None:
-            labels = {MODEL}
-        found[name] = sorted(labels | {kind_of(label) for label in labels})
+            labels = {"model"}
+        found[name] = sorted(labels | {label.partition(":")[0] for label in labels})
     return found
 
 
@@ -150,7 +146,7 @@ def _value(value: Any, type_: CedarType, reads: Reads, path: Path) -> Json:
         case Scalar(name="Long"):
             return _refuse(path, "a whole number without a decimal point")
         case _:
-            return _refuse(path, "what its schema says")
+            return _refuse(path, "of the type that is declared")
 
 
 def _decimal(value: Any, path: Path) -> Json:
@@ -174,15 +170,12 @@ def exact_units(value: Any) -> int:
             number = Decimal(value)
         case _:
             raise ValueError("not a number")
-    units = decimal_units(number)
-    if units not in LONGS:
-        raise ValueError("outside the range of exact decimals")
-    return units
+    return decimal_units(number)
 
 
 def _refuse(path: Path, wanted: str) -> NoReturn:
     place = show_path(path[1:] if path[0] == "args" else path)
-    raise ValueRefused(f"`{place}` has no exact form that policy could judge; give {wanted}")
+    raise ValueRefused(f"`{place}` must be {wanted} for policy to judge it")
 
 
 def narrowed(value: Json, reads: Reads) -> Json:
@@ -200,9 +193,7 @@ def joined(one: Reads, other: Reads) -> Reads:
     """All that either of the two reads."""
     if isinstance(one, str) or isinstance(other, str):
         return WHOLE
-    return {
-        name: joined(one.get(name, {}), other.get(name, {})) for name in sorted(one.keys() | other.keys())
-    }
+    return {name: joined(one.get(name, {}), other.get(name, {})) for name in sorted(one.keys() | other.keys())}
 
 
 def unrecorded(wanted: Reads, recorded: Reads, path: str = "") -> tuple[str, ...]:
@@ -212,10 +203,5 @@ def unrecorded(wanted: Reads, recorded: Reads, path: str = "") -> tuple[str, ...
     if isinstance(wanted, str):
         return (path or "context",)
     place = f"{path}." if path else ""
-    return tuple(
-        missing
-        for name, inner in wanted.items()
-        for missing in (
-            unrecorded(inner, recorded[name], place + name) if name in recorded else (place + name,)
-        )
-    )
+    missing = (unrecorded(inner, recorded.get(name, {}), place + name) for name, inner in wanted.items())
+    return tuple(each for part in missing for each in part)

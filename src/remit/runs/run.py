@@ -177,7 +177,7 @@ class Run:
             raise Diverged(f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and `{asked}` now")
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
-        self._take_up_arrivals()
+        self.take_up_arrivals()
         recorded = self._folded.steps.get(step)
         if recorded is not None:
             known = await self._replay(step, tool, args)
@@ -202,7 +202,8 @@ class Run:
         del self._folded.steps[step]
         return await self._gate.recover(self._folded.state, recorded.call, recorded.decided)
 
-    def _take_up_arrivals(self) -> None:
+    def take_up_arrivals(self) -> None:
+        """Take up what people decided beside the run."""
         state = self._folded.state
         while state.log.arrived:
             take_up_decision(state, state.log.arrived.pop(0))

@@ -50,8 +50,9 @@ Schema = dict[str, Any]
 _T = TypeVar("_T")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-_UNSIGNED_AMOUNT = r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,4})?$"
-_DECIMAL = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"
+# As many places as Cedar's decimals have, so that whatever is accepted can be decided about.
+_UNSIGNED = r"^(0|[1-9][0-9]{0,13})(\.[0-9]{1,4})?$"
+_DECIMAL = _UNSIGNED.replace("^", "^-?", 1)
 # Years 1000 to 9999 and no leap seconds: what RFC 3339 has beyond that, Python's datetime has not.
 _DATE = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _DATETIME = rf"^{_DATE}T[0-9]{{2}}:[0-9]{{2}}:[0-5][0-9](\.[0-9]{{1,6}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
@@ -62,7 +63,10 @@ _SCALARS: Mapping[type[types.Type], Schema] = {
     types.DateType: {"type": "string", "format": "date", "pattern": f"^{_DATE}$"},
     types.UUIDType: {"type": "string", "format": "uuid"},
 }
-_ANNOTATIONS = frozenset({"title", "description", "examples", "deprecated", "format"})
+# What `extra_json_schema` may add: it tells more, or accepts less, than the type itself.
+_ADDITIONS = frozenset(
+    {"title", "description", "examples", "deprecated", "format", "minProperties", "maxProperties", "uniqueItems"}
+)
 _JSON_TYPES = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
 _KEYWORDS = {
     "ge": "minimum",
@@ -116,6 +120,8 @@ def tool(
 
 def json_schema_for(annotation: Any) -> Schema:
     """The strict JSON Schema (2020-12) of a type: objects closed, nothing referenced, decimals as text.
+
+    Decimals have at most 14 digits before the point and four after it; what has more is better a `str`.
 
     Whatever it accepts, `msgspec.convert(…, strict=True)` converts, save that JSON Schema takes `1.0` for an
     integer. Raises `TypeError` for a type that can't be described strictly.
@@ -246,7 +252,7 @@ def _closed(properties: Mapping[str, Schema], required: Sequence[str]) -> Schema
 
 
 def _money() -> Schema:
-    amount = {"type": "string", "format": "decimal", "pattern": _UNSIGNED_AMOUNT.replace("^", "^-?", 1)}
+    amount = {"type": "string", "format": "decimal", "pattern": _DECIMAL}
     currency = {"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217 code"}
     fields = _closed({"amount": amount, "currency": currency}, ["amount", "currency"])
     return {"title": "Money", "description": "An exact amount, as text with at most four decimals.", **fields}
@@ -267,7 +273,7 @@ def _constraints(node: types.Type, *, size: str = "") -> Schema:
 
 
 def _annotated(schema: Schema, extra: Mapping[str, Any]) -> Schema:
-    foreign = sorted(extra.keys() - _ANNOTATIONS)
+    foreign = sorted(extra.keys() - _ADDITIONS)
     if foreign:
         raise TypeError(f"`{foreign[0]}` in `extra_json_schema` would change what is accepted; use `msgspec.Meta`")
     return schema | dict(extra)
@@ -309,7 +315,7 @@ class _Signature:
 
     arguments: Mapping[str, Any]
     defaults: Mapping[str, Any]
-    takes_context: bool
+    context: str | None
     returns: Any
 
 
@@ -325,9 +331,9 @@ def _signature(function: Callable[..., Any]) -> _Signature:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(f"{error}; import it at run time, at the top of the module") from error
-    takes_context = bool(parameters) and hints.get(parameters[0].name) is ToolContext
+    context = parameters[0].name if parameters and hints.get(parameters[0].name) is ToolContext else None
     arguments: dict[str, Any] = {}
-    for parameter in parameters[1:] if takes_context else parameters:
+    for parameter in parameters[1:] if context else parameters:
         name = parameter.name
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"argument `{name}` is open or positional-only; name every argument")
@@ -341,11 +347,11 @@ def _signature(function: Callable[..., Any]) -> _Signature:
     if "return" not in hints:
         raise TypeError("the function has no return annotation; add it, `-> None` if it returns nothing")
     defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-    return _Signature(arguments=arguments, defaults=defaults, takes_context=takes_context, returns=hints["return"])
+    return _Signature(arguments=arguments, defaults=defaults, context=context, returns=hints["return"])
 
 
 def _input_schema(signature: _Signature, docs: Docstring) -> Schema:
-    stray = [name for name in docs.fields if name not in signature.arguments]
+    stray = [name for name in docs.fields if name not in signature.arguments and name != signature.context]
     if stray:
         near = closest(stray[0], signature.arguments)
         raise TypeError(f"the docstring describes `{stray[0]}`, which is no argument{near}")
@@ -387,7 +393,7 @@ def _adapter(signature: _Signature, function: Callable[..., Any], unusable: type
 
     async def run(ctx: ToolContext, args: Mapping[str, Json]) -> Json:
         arguments = _bind(signature, args)
-        result = await (call(ctx, **arguments) if signature.takes_context else call(**arguments))
+        result = await (call(ctx, **arguments) if signature.context else call(**arguments))
         try:
             return to_json(result)
         except TypeError as error:
@@ -470,4 +476,4 @@ def _forbid_negative(spec: ToolSpec) -> None:
     for node in nodes_at(spec.input_schema, spec.money) if spec.money else ():
         amount = node.get("properties", {}).get("amount", {})
         if amount.get("format") == "decimal":
-            amount["pattern"] = _UNSIGNED_AMOUNT
+            amount["pattern"] = _UNSIGNED

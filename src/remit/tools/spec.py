@@ -232,7 +232,7 @@ class ToolSpec:
 
     @property
     def is_pure_read(self) -> bool:
-        return self.effects == {Effect.READ}
+        return self.effects == frozenset({Effect.READ})
 
     @property
     def is_write(self) -> bool:

@@ -7,15 +7,6 @@ from typing import Any
 
 from remit import Completed, Held, NotCompleted, Outcome, Parked, Rejected, Run
 
-TEAMS = {
-    "access": "identity-team",
-    "email": "messaging-team",
-    "hardware": "workplace-team",
-    "network": "network-team",
-    "software": "apps-team",
-    "security": "security-team",
-    "telephony": "voice-team",
-}
 SIMILAR = 0.42
 """Share of the rarer words that two tickets must have in common to be taken for the same matter."""
 NOTE_LIMIT = 400
@@ -40,7 +31,7 @@ async def it_tickets(run: Run, request: dict[str, Any]) -> dict[str, Any]:
     if answer["intent"]["label"] == "access_reset":
         return await reset_access(run, issue, text, category, priority)
     await sort_in(run, issue, category, priority)
-    await note(run, issue, f"Sorted as {category}, {priority}. Assigned to {TEAMS[category]}. In short: {gist(text)}")
+    await note(run, issue, f"Sorted as {category}, {priority}. Assigned to {category}-team. In short: {gist(text)}")
     return {"action": "triage", "category": category, "priority": priority}
 
 
@@ -72,7 +63,7 @@ async def close_duplicate(run: Run, issue: dict[str, Any], original: int) -> dic
 
 
 async def sort_in(run: Run, issue: dict[str, Any], category: str, priority: str) -> None:
-    changes = {"category": category, "priority": priority, "assignee": TEAMS[category]}
+    changes = {"category": category, "priority": priority, "assignee": f"{category}-team"}
     await run.call("tracker.update", issue=issue["issue"], changes=changes)
 
 

@@ -174,9 +174,7 @@ class RoundupClient:
                 body = {"content": text, "messageid": marker(number, key)}
                 message = int((await self._transport.create("msg", body, NewItem)).id)
             try:
-                await self._transport.change(
-                    f"issue/{number}", {"messages": f"+{message}"}, current.etag, ChangedItem
-                )
+                await self._transport.change(f"issue/{number}", {"messages": f"+{message}"}, current.etag, ChangedItem)
             except ToolFailed as error:
                 if error.code != "conflict":
                     raise

@@ -70,13 +70,12 @@ class Installation:
 
 
 def install(home: Path) -> Installation:
-    """Make `home` a folder that a tracker can be served from, keeping what an earlier call made there.
+    """Make the folder `home` one that a tracker can be served from, keeping what an earlier call made there.
 
     Raises ConfigError when Roundup is missing, or root has no place that `nobody` can reach.
     """
     package = find_package()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = home / "tracker"
+    link = home.absolute() / "tracker"
     if os.geteuid() != 0:
         if not link.is_dir():
             populate(link)
@@ -95,11 +94,11 @@ def install_for_nobody(link: Path, package: Path) -> Installation:
         ) from None
     if not link.is_dir():
         place = new_place()
-        populate(place / "tracker")
-        shutil.copytree(package, place / "site" / package.name, ignore=shutil.ignore_patterns("test"))
-        if not readable_by_all(*interpreter_files()):
-            copy_interpreter(place / "python")
-        give(place / "tracker", user.pw_uid, user.pw_gid)
+        try:
+            fill_place(place, package, (user.pw_uid, user.pw_gid))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         link.unlink(missing_ok=True)
         link.symlink_to(place / "tracker")
     tracker = link.resolve()
@@ -119,6 +118,15 @@ def install_for_nobody(link: Path, package: Path) -> Installation:
         environment=environment,
         uid_gid=(user.pw_uid, user.pw_gid),
     )
+
+
+def fill_place(place: Path, package: Path, uid_gid: tuple[int, int]) -> None:
+    """Put into a new folder what `nobody` needs: the tracker, Roundup, and the interpreter if it can't be read."""
+    populate(place / "tracker")
+    shutil.copytree(package, place / "site" / package.name, ignore=shutil.ignore_patterns("test"))
+    if not readable_by_all(*interpreter_files()):
+        copy_interpreter(place / "python")
+    give(place / "tracker", *uid_gid)
 
 
 def remove(home: Path) -> None:
@@ -250,4 +258,4 @@ def give(folder: Path, uid: int, gid: int) -> None:
     os.chown(folder, uid, gid)
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            os.chown(os.path.join(parent, name), uid, gid, follow_symlinks=False)
+            os.chown(Path(parent, name), uid, gid, follow_symlinks=False)

@@ -1,6 +1,6 @@
 """What the connector reads and writes: values with names and units, never the tracker's internal ids of vocabularies.
 
-Texts are kept as the tracker keeps them, without white space around and with `\\n` between lines (see `canonical`), so
+Texts are kept as the tracker keeps them, without white space around and with line feeds between lines (see `canonical`), so
 that what was sent can be compared with what is read.
 """
 
@@ -147,7 +147,7 @@ def entity_tag(value: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """A text as the tracker will keep it: without white space around, lines ended by `\\n`.
+    """A text as the tracker will keep it: without white space around, lines ended by a line feed.
 
     Raises ToolFailed for what it can't keep: lone surrogates, the character NUL, or more than 100,000 characters.
     """
@@ -207,8 +207,8 @@ def encode_filters(filters: Mapping[str, Value | Sequence[Value]]) -> list[tuple
     for name, wanted in filters.items():
         if name not in FILTERS:
             raise invalid(f"`{name:.60}` is not a property that can be searched; choose from {listed(FILTERS)}")
-        for value in [wanted] if isinstance(wanted, str) or not isinstance(wanted, Sequence) else wanted:
-            parameters.append(encode_filter(name, value))
+        values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Sequence) else wanted
+        parameters.extend(encode_filter(name, value) for value in values)
     return parameters
 
 

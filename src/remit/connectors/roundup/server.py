@@ -20,6 +20,8 @@ import os
 import signal
 import socket
 import subprocess
+import threading
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,21 +40,16 @@ POLL_INTERVAL_S = 0.02
 TAIL_LINES = 12
 BOUND = "Roundup server started on"
 TAKEN = "port already in use"
-
-# A process that was let go is kept referenced, because otherwise its object would warn when it is collected.
-_detached: list[subprocess.Popen[bytes]] = []
+PORT_TAKEN = "port_taken"
 
 
 class ServerError(RemitError):
-    """The tracker's process can't be started, or ended by itself; the message carries its log's last lines."""
+    """The tracker's process can't be started, or ended by itself; the message carries its log's last lines.
+
+    Code `port_taken` when another process listens on the port, `tracker_running` when one is served from the folder.
+    """
 
     code = "tracker_not_started"
-
-
-class PortTaken(ServerError):
-    """Another process listens on the port."""
-
-    code = "port_taken"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,26 +74,27 @@ class RoundupServer:
     async def start(cls, home: Path, *, port: int = 0) -> Self:
         """Start the tracker kept in the folder `home`, which is made if need be, and wait until it answers.
 
-        `port` 0 takes any free one. A folder that was used before goes on with its data. Raises ServerError, and its
-        PortTaken when the given port is in use; ConfigError when Roundup is not installed.
+        `port` 0 takes any free one. A folder that was used before goes on with its data. Raises ServerError, and
+        ConfigError when Roundup is not installed.
         """
-        home = home.absolute()
-        installation = await asyncio.to_thread(install, home)
-        accounts = read_accounts(home)
-        with held(home / "server.lock") as lock:
+        with held(home) as lock:
+            # Not in a thread, though it may take half a second the first time: a thread would go on copying when
+            # this task is cancelled.
+            installation = install(home)
+            accounts = read_accounts(home)
             for _ in range(PORT_ATTEMPTS):
                 chosen = port or free_port()
                 try:
                     return await cls._start_on(chosen, home, installation, accounts, lock)
-                except PortTaken:
-                    if port:
+                except ServerError as error:
+                    if port or error.code != PORT_TAKEN:
                         raise
-        raise PortTaken(f"no free port was found on {HOST} in {PORT_ATTEMPTS} attempts; name one with `port`")
+        raise ServerError(
+            f"no free port was found on {HOST} in {PORT_ATTEMPTS} attempts; name one with `port`", code=PORT_TAKEN
+        )
 
     @classmethod
-    async def _start_on(
-        cls, port: int, home: Path, installation: Installation, accounts: Accounts, lock: int
-    ) -> Self:
+    async def _start_on(cls, port: int, home: Path, installation: Installation, accounts: Accounts, lock: int) -> Self:
         log = home / "server.log"
         url = f"http://{HOST}:{port}/tracker/"
         offset = log.stat().st_size if log.exists() else 0
@@ -146,7 +144,8 @@ class RoundupServer:
             process.stdin.close()
         except BrokenPipeError:
             raise ServerError(f"the tracker has ended by itself; {last_lines(self.log)}") from None
-        _detached.append(process)
+        # Should the tracker end before this process does, somebody has to collect it.
+        threading.Thread(target=process.wait, daemon=True).start()
         return Detached(pid=process.pid, url=self.url)
 
     async def __aenter__(self) -> Self:
@@ -159,7 +158,8 @@ class RoundupServer:
 
     def _give_order(self, port: int, secret_key: str) -> None:
         """Tell the process what to serve; it reads this line, then keeps the other end as its lifeline."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         template = (OWN_FILES / "config.ini").read_text(encoding="utf-8")
         order = {
             "config": template.format(web=self.url, secret_key=secret_key),
@@ -178,7 +178,9 @@ class RoundupServer:
             status = self._process.poll()
             if status is not None:
                 if TAKEN in output:
-                    raise PortTaken(f"the port of `{self.url}` is in use; choose another, or 0 for any free one")
+                    raise ServerError(
+                        f"the port of `{self.url}` is in use; choose another, or 0 for any free one", code=PORT_TAKEN
+                    )
                 raise ServerError(f"the tracker's process ended with status {status}; {last_lines(self.log, offset)}")
             await asyncio.sleep(POLL_INTERVAL_S)
 
@@ -188,7 +190,7 @@ class RoundupServer:
         auth = httpx.BasicAuth(agent.username, agent.password)
         async with httpx.AsyncClient(auth=auth, trust_env=False, timeout=START_TIMEOUT_S) as http:
             answer = await http.get(f"{self.url}rest/data/status")
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != 200:
             raise ServerError(
                 f"the tracker answered its first request with {answer.status_code}; if its passwords were changed, "
                 f"remove the folder and start anew; {last_lines(self.log)}"
@@ -226,15 +228,18 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 @contextlib.contextmanager
-def held(path: Path):  # noqa: ANN201
+def held(home: Path) -> Generator[int]:
     """Hold the folder's lock while a tracker is started; the tracker inherits it and holds it on while it lives."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = home / "server.lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ServerError(
-                f"a tracker of `{path.parent}` is running already ({path.read_text(encoding='utf-8')}); end it first"
+                f"a tracker of `{home}` is running already ({path.read_text(encoding='utf-8')}); end it first",
+                code="tracker_running",
             ) from None
         yield lock
     finally:

@@ -85,7 +85,7 @@ class Attempt:
     changes: bool
     left: bool = False
 
-    async def trace(self, event: str, info: Mapping[str, object]) -> None:
+    async def trace(self, event: str, _: Mapping[str, object]) -> None:
         """Told by httpcore what it does; from the first event about the request itself, the tracker may know of it."""
         if event.endswith("send_request_headers.started"):
             self.left = True

@@ -10,7 +10,7 @@ VOCABULARIES = {
     "category": ("access", "email", "hardware", "network", "software", "security", "telephony"),
     "priority": ("urgent", "high", "normal", "low"),
     "status": ("open", "in-progress", "resolved", "closed", "duplicate"),
-    "tenant": ("acme", "globex"),
+    "tenant": ("northwind", "seaforth"),
     "region": ("eu", "us"),
 }
 
