@@ -53,7 +53,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-class _server:  # noqa: N801 - used like a function
+class _server:
     """A server of our own on a Unix socket; as root it runs as `postgres`, because it refuses to run as root."""
 
     def __init__(self, binaries: Path, home: Path) -> None:

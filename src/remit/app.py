@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy.engine import make_url
 
-from remit.cases.cases import Cases
+from remit.cases.cases import SCOPE, Cases
 from remit.contracts.load import LoadedContract, load_contract
 from remit.contracts.model import Action, Contract
 from remit.contracts.quantities import amount, per_mille
@@ -174,7 +174,7 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=("cases:decide",),
+            scopes=(SCOPE,),
         )
         return self.issuer.issue(request, self.clock())
 
@@ -276,7 +276,7 @@ def _load_workflow(loaded: LoadedContract) -> ModuleType | None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the edge: somebody's module, whatever it raises
+    except Exception as error:
         raise ConfigError(f"{loaded.workflow}: can't be imported: {type(error).__name__}: {error}") from error
     return module
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,7 +19,12 @@ from remit.errors import RemitError
 
 MAX_DEPTH = 32
 MAX_BYTES = 256 * 1024
+MAX_VALUES = 1_000_000
+"""How many values one value may hold. A text is bounded by its size; what is built in Python could share its parts and
+be endless without taking any room."""
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_SHOWN = 100
+_type_of: Callable[[object], type[object]] = type
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -43,19 +48,33 @@ def show_path(path: Path) -> str:
     return text or "value"
 
 
+def _place(path: Path) -> str:
+    """A path for a message, which must stay short and printable whatever the keys are."""
+    return _shown(show_path(path))
+
+
+def _shown(name: str) -> str:
+    short = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+    return short.encode(errors="replace").decode()
+
+
 def leaves(value: Json) -> Iterator[tuple[Path, Json]]:
     """Yield every scalar of `value` with its path, refusing what is not acceptable JSON.
 
     Depth first, in order. Raises `ValueRefused` at the first offending place.
     """
     stack: list[tuple[Path, Json]] = [((), value)]
+    count = 1
     while stack:
         path, item = stack.pop()
-        kind = type(item)
+        kind = _type_of(item)
         if kind is dict or kind is list:
             if len(path) >= MAX_DEPTH:
-                raise ValueRefused(f"`{show_path(path[:4])}…` is nested more than {MAX_DEPTH} levels deep")
+                raise ValueRefused(f"`{_place(path[:4])}…` is nested more than {MAX_DEPTH} levels deep")
             children = _children(path, item)
+            count += len(children)
+            if count > MAX_VALUES:
+                raise ValueRefused(f"more than {MAX_VALUES:,} values in one", code="too_large")
             stack.extend(reversed(children))
         else:
             _check_scalar(path, item)
@@ -67,7 +86,7 @@ def _children(path: Path, item: dict[Any, Json] | list[Json]) -> list[tuple[Path
         return [((*path, i), child) for i, child in enumerate(item)]
     for key in item:
         if type(key) is not str:
-            raise ValueRefused(f"a key of `{show_path(path)}` is {type(key).__name__}; keys are strings")
+            raise ValueRefused(f"a key of `{_place(path)}` is {type(key).__name__}; keys are strings")
         _check_text(path, key)
     return [((*path, key), child) for key, child in item.items()]
 
@@ -75,17 +94,17 @@ def _children(path: Path, item: dict[Any, Json] | list[Json]) -> list[tuple[Path
 def _check_scalar(path: Path, item: Json) -> None:
     if item is None or item is True or item is False:
         return
-    kind = type(item)
+    kind = _type_of(item)
     if kind is str:
         _check_text(path, item)
     elif kind is int:
         if not _INT_MIN <= item <= _INT_MAX:
-            raise ValueRefused(f"`{show_path(path)}` is outside the range of 64-bit integers")
+            raise ValueRefused(f"`{_place(path)}` is outside the range of 64-bit integers")
     elif kind is float:
         if not math.isfinite(item):
-            raise ValueRefused(f"`{show_path(path)}` is {item}; numbers are finite")
+            raise ValueRefused(f"`{_place(path)}` is {item}; numbers are finite")
     else:
-        raise ValueRefused(f"`{show_path(path)}` is {kind.__name__}, which JSON does not have")
+        raise ValueRefused(f"`{_place(path)}` is {kind.__name__}, which JSON does not have")
 
 
 def _check_text(path: Path, text: str) -> None:
@@ -94,7 +113,7 @@ def _check_text(path: Path, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueRefused(f"`{show_path(path)}` holds a lone surrogate, which is not valid Unicode") from error
+        raise ValueRefused(f"`{_place(path)}` holds a lone surrogate, which is not valid Unicode") from error
 
 
 def parse(text: str | bytes, *, limit_bytes: int = MAX_BYTES) -> Json:
@@ -106,7 +125,9 @@ def parse(text: str | bytes, *, limit_bytes: int = MAX_BYTES) -> Json:
     if size > limit_bytes:
         raise ValueRefused(f"{size:,} bytes of JSON are more than the {limit_bytes:,} allowed", code="too_large")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        # The standard parser would guess UTF-16 and UTF-32; JSON that travels is UTF-8 (RFC 8259, section 8.1).
+        plain = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(plain, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueRefused(f"not valid JSON: {error}") from error
     for _ in leaves(value):
@@ -118,7 +139,7 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for key, item in pairs:
         if key in found:
-            raise ValueRefused(f"key `{key}` appears twice in one object")
+            raise ValueRefused(f"key `{_shown(key)}` appears twice in one object")
         found[key] = item
     return found
 

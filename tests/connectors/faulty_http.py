@@ -1,4 +1,4 @@
-"""A server on loopback that refuses, lies, stalls and breaks off on demand."""
+"""A server on loopback that refuses, lies, stalls and breaks off on demand, and clients to try on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from remit.connectors.roundup.client import RoundupClient
+from remit.connectors.roundup.transport import Bounds, Credentials
+from remit.errors import OutcomeUnknown, ToolFailed
+
+ETAG = '"0123456789abcdef0123456789abcdef"'
+PASSWORD = "hunter2-hunter2"
+
+Call = Callable[[RoundupClient], Awaitable[object]]
 Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -96,3 +106,23 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while not writer.transport.is_closing():
         writer.write(b"x" * 65536)
         await writer.drain()
+
+
+def connect(url: str, **bounds: int) -> RoundupClient:
+    return RoundupClient(url, Credentials(username="remit-agent", password=PASSWORD), Bounds(**bounds))
+
+
+async def reading(client: RoundupClient) -> object:
+    return await client.read(1)
+
+
+async def writing(client: RoundupClient) -> object:
+    return await client.update(1, {"priority": "high"}, ETAG)
+
+
+async def failing(client: RoundupClient, call: Call) -> ToolFailed | OutcomeUnknown:
+    with pytest.raises((ToolFailed, OutcomeUnknown)) as caught:
+        await call(client)
+    assert isinstance(caught.value, ToolFailed | OutcomeUnknown)
+    assert PASSWORD not in caught.value.message
+    return caught.value

@@ -1,33 +1,22 @@
-"""The client against a live tracker, and against a server that refuses, lies, stalls and breaks off."""
+"""The client against a live tracker, and what it refuses before it makes a request."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
-from faulty_http import Reply, answer, cut, cut_in_the_middle, drip, faulty, flood, silence
+from faulty_http import ETAG, PASSWORD, Call, connect, failing, reading
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.connectors.roundup.client import RoundupClient
 from remit.connectors.roundup.model import WRITABLE, Issue, Value, canonical
 from remit.connectors.roundup.server import RoundupServer
-from remit.connectors.roundup.transport import Bounds, Credentials, parse_retry_after
-from remit.errors import ConfigError, OutcomeUnknown, ToolFailed
-
-ETAG = '"0123456789abcdef0123456789abcdef"'
-PASSWORD = "hunter2-hunter2"
-ISSUE = '{"data": {"id": "1", "attributes": {"messages": []}, "@etag": "\\"0123456789abcdef0123456789abcdef\\""}}'
-NO_MESSAGES = '{"data": {"collection": [], "@total_size": 0}}'
-NEW_ITEM = '{"data": {"id": "5", "link": "x"}}'
-TOKEN = '{"data": {"link": "http://elsewhere.example/rest/data/issue/@poe/abcdefghijklmnopqrst", "expires": 1.5}}'
-
-Call = Callable[[RoundupClient], Awaitable[object]]
+from remit.connectors.roundup.transport import Credentials
+from remit.errors import ConfigError, ToolFailed
 
 _numbers = itertools.count(1)
 
@@ -35,30 +24,6 @@ _numbers = itertools.count(1)
 def new_key() -> str:
     """A key that no other test of the session uses."""
     return f"K-{next(_numbers):04d}"
-
-
-def refusal(status: int, message: str) -> str:
-    return f'{{"error": {{"status": {status}, "msg": "{message}"}}}}'
-
-
-def connect(url: str, **bounds: int) -> RoundupClient:
-    return RoundupClient(url, Credentials(username="remit-agent", password=PASSWORD), Bounds(**bounds))
-
-
-async def reading(client: RoundupClient) -> object:
-    return await client.read(1)
-
-
-async def writing(client: RoundupClient) -> object:
-    return await client.update(1, {"priority": "high"}, ETAG)
-
-
-async def failing(client: RoundupClient, call: Call) -> ToolFailed | OutcomeUnknown:
-    with pytest.raises((ToolFailed, OutcomeUnknown)) as caught:
-        await call(client)
-    assert isinstance(caught.value, ToolFailed | OutcomeUnknown)
-    assert PASSWORD not in caught.value.message
-    return caught.value
 
 
 async def filed(intake: RoundupClient, **fields: Value) -> int:
@@ -456,228 +421,3 @@ def test_what_may_be_written_is_a_closed_list() -> None:
         "assignedto", "body", "category", "extkey", "language", "priority", "region", "requester", "requester_vip",
         "status", "superseder", "tenant", "title",
     ]  # fmt: skip
-
-
-# Against a server that misbehaves
-
-
-@pytest.mark.anyio
-async def test_what_could_not_be_sent_certainly_did_not_happen() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
-        async with connect(f"http://127.0.0.1:{taken.getsockname()[1]}/tracker/") as client:
-            for call in (reading, writing):
-                failure = await failing(client, call)
-                assert isinstance(failure, ToolFailed)
-                assert (failure.code, failure.retryable) == ("unreachable", True)
-
-
-@pytest.mark.anyio
-async def test_a_host_without_an_address_certainly_was_not_reached() -> None:
-    async with connect("https://desk.invalid/tracker/") as client:
-        failure = await failing(client, writing)
-        assert isinstance(failure, ToolFailed)
-        assert (failure.code, failure.retryable) == ("unreachable", True)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("reply", [cut, cut_in_the_middle, silence, drip])
-async def test_a_change_that_is_not_answered_is_unknown_and_a_read_may_be_repeated(
-    reply: Reply,
-) -> None:
-    async with (
-        faulty(reply) as server,
-        connect(server.url, read_timeout_ms=200, total_timeout_ms=400) as client,
-    ):
-        failure = await failing(client, reading)
-        assert isinstance(failure, ToolFailed)
-        assert failure.retryable
-        assert failure.code in {"timeout", "unreachable"}
-        assert isinstance(await failing(client, writing), OutcomeUnknown)
-        assert server.requests == ["GET /tracker/rest/data/issue/1", "PATCH /tracker/rest/data/issue/1"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("status", "code", "retryable"),
-    [
-        (401, "credentials_rejected", False),
-        (403, "forbidden", False),
-        (404, "not_found", False),
-        (405, "invalid", False),
-        (409, "invalid", False),
-        (412, "conflict", False),
-        (413, "invalid", False),
-        (429, "rate_limited", True),
-    ],
-)
-async def test_a_refusal_certainly_did_not_happen(status: int, code: str, retryable: bool) -> None:
-    async with faulty(answer(status, "whatever")) as server, connect(server.url) as client:
-        for call in (reading, writing):
-            failure = await failing(client, call)
-            assert isinstance(failure, ToolFailed)
-            assert (failure.code, failure.retryable) == (code, retryable)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
-async def test_a_fault_of_the_tracker_leaves_a_change_unknown_and_a_read_repeatable(status: int) -> None:
-    async with faulty(answer(status, "<html>sorry</html>")) as server, connect(server.url) as client:
-        failure = await failing(client, reading)
-        assert isinstance(failure, ToolFailed)
-        assert (failure.code, failure.retryable) == ("unavailable", True)
-        assert isinstance(await failing(client, writing), OutcomeUnknown)
-
-
-@pytest.mark.anyio
-async def test_a_bad_request_counts_as_refused_only_in_roundups_own_words() -> None:
-    own = answer(400, refusal(400, "Property x not found"))
-    exception = answer(400, refusal(400, "Tue: An error occurred. Please check the server log for more information."))
-    page = answer(400, "<body><p>An error occurred.</p></body>")
-    async with faulty(own, exception, page) as server, connect(server.url) as client:
-        assert (await failing(client, writing)).code == "invalid"
-        assert isinstance(await failing(client, writing), OutcomeUnknown)
-        assert isinstance(await failing(client, writing), OutcomeUnknown)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("status", [429, 503])
-async def test_a_server_that_says_when_to_come_back_is_believed(status: int) -> None:
-    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)
-    async with (
-        faulty(answer(status, Retry_After="7"), answer(status, Retry_After=in_a_minute)) as server,
-        connect(server.url) as client,
-    ):
-        first = await failing(client, writing)
-        assert isinstance(first, ToolFailed)
-        assert (first.retryable, first.retry_after_ms) == (True, 7000)
-        second = await failing(client, reading)
-        assert isinstance(second, ToolFailed)
-        assert second.retry_after_ms is not None
-        assert 50_000 < second.retry_after_ms <= 60_000
-
-
-def test_retry_after_is_read_in_both_forms_and_nonsense_is_ignored() -> None:
-    now = datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
-    assert parse_retry_after("0", now) == 0
-    assert parse_retry_after(" 120 ", now) == 120_000
-    assert parse_retry_after("Sat, 31 Jan 2026 12:00:30 GMT", now) == 30_000
-    assert parse_retry_after("Sat, 31 Jan 2026 11:00:00 GMT", now) == 0
-    assert parse_retry_after("9" * 400, now) == 24 * 3_600_000
-    assert [parse_retry_after(text, now) for text in (None, "", "-5", "soon", "1.5", "٣")] == [None] * 6
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"null",
-        b"[]",
-        b'{"data": null}',
-        b'{"data": {"id": "0", "attribute": {}, "attributes": {}, "@etag": "\\"a\\""}}',
-        b'{"data": {"id": ["1"], "attribute": {}, "attributes": {}}}',
-        b'{"data": {"attributes": {"title": 5}, "attribute": 5}}',
-        b'\xff\xfe{"data": {}}',
-        b'{"data": ' + b"[" * 100_000,
-    ],
-)
-async def test_an_answer_of_another_shape_is_not_believed(body: bytes) -> None:
-    async with faulty(answer(200, body)) as server, connect(server.url) as client:
-        failure = await failing(client, reading)
-        assert isinstance(failure, ToolFailed)
-        assert (failure.code, failure.retryable) == ("malformed_answer", False)
-        assert isinstance(await failing(client, writing), OutcomeUnknown)
-
-
-@pytest.mark.anyio
-async def test_an_answer_that_is_too_long_or_compressed_is_not_taken() -> None:
-    bomb = answer(200, b"\x1f\x8b" + b"x" * 100, Content_Encoding="gzip")
-    for reply in (flood, bomb):
-        async with faulty(reply) as server, connect(server.url, max_response_bytes=100_000) as client:
-            failure = await failing(client, reading)
-            assert isinstance(failure, ToolFailed)
-            assert failure.code == "malformed_answer"
-            assert isinstance(await failing(client, writing), OutcomeUnknown)
-
-
-@pytest.mark.anyio
-async def test_a_redirect_is_never_followed() -> None:
-    async with faulty(answer(200, ISSUE)) as elsewhere:
-        for status in (301, 302, 303, 307, 308):
-            away = answer(status, Location=f"{elsewhere.url}rest/data/issue/1")
-            async with faulty(away) as server, connect(server.url) as client:
-                assert (await failing(client, reading)).code == "redirected"
-                assert isinstance(await failing(client, writing), OutcomeUnknown)
-        assert elsewhere.requests == []
-
-
-@pytest.mark.anyio
-async def test_every_request_carries_what_roundup_demands_against_forged_ones() -> None:
-    async with faulty(answer(404)) as server, connect(server.url) as client:
-        await failing(client, writing)
-        head = server.heads[0]
-        origin = server.url.removesuffix("/tracker/")
-        for line in (f"Origin: {origin}", f"Referer: {server.url}", "X-Requested-With: ", f"If-Match: {ETAG}"):
-            assert f"\r\n{line}" in head
-
-
-@pytest.mark.anyio
-async def test_a_trackers_words_are_shown_in_one_short_line_without_the_password() -> None:
-    words = f"no\\n such \\u001b[31m thing {PASSWORD} " + "x" * 500
-    async with faulty(answer(404, refusal(404, words))) as server, connect(server.url) as client:
-        failure = await failing(client, reading)
-        assert "no such [31m thing *** xxx" in failure.message
-        assert len(failure.message) < 300
-        assert failure.message.isprintable()
-
-
-@pytest.mark.anyio
-async def test_a_note_whose_link_was_not_answered_is_unknown_and_its_message_is_used_again() -> None:
-    text = '{"data": {"collection": [{"id": "5", "content": "text", "messageid": "<k.issue1@remit.invalid>"}], '
-    left_behind = text + '"@total_size": 1}}'
-    changed = answer(200, '{"data": {"id": "1", "attribute": {"messages": ["5"]}}}')
-
-    async with faulty(answer(200, NO_MESSAGES)) as server, connect(server.url, connections=1) as client:
-        server.replies = [answer(200, NO_MESSAGES), answer(200, ISSUE), answer(201, NEW_ITEM), cut]
-        assert isinstance(await failing(client, lambda c: c.note(1, "text", "k")), OutcomeUnknown)
-        server.requests.clear()
-        server.replies = [answer(200, left_behind), answer(200, ISSUE), changed]
-        noted = await client.note(1, "text", "k")
-        assert (noted.note, noted.existed) == (5, False)
-        assert "POST /tracker/rest/data/msg" not in server.requests
-
-
-@pytest.mark.anyio
-async def test_a_creation_of_unknown_outcome_is_posted_to_the_same_address_again() -> None:
-    none = answer(200, NO_MESSAGES)
-    spent = answer(400, refusal(400, "POE token 'abcdefghijklmnopqrst' not valid."))
-    there = answer(200, '{"data": {"collection": [{"id": "8", "extkey": "k"}], "@total_size": 1}}')
-    async with faulty(none) as server, connect(server.url) as client:
-        server.replies = [none, answer(200, TOKEN), cut]
-        assert isinstance(await failing(client, lambda c: c.create({"title": "one"}, "k")), OutcomeUnknown)
-        server.replies = [none, spent, there]
-        created = await client.create({"title": "one"}, "k")
-        assert (created.issue, created.existed) == (8, True)
-        posts = [request for request in server.requests if "@poe/" in request]
-        assert posts == ["POST /tracker/rest/data/issue/@poe/abcdefghijklmnopqrst"] * 2
-
-
-@pytest.mark.anyio
-async def test_a_creation_that_the_tracker_took_but_does_not_show_stays_unknown() -> None:
-    none = answer(200, NO_MESSAGES)
-    spent = answer(400, refusal(400, "POE token 'abcdefghijklmnopqrst' not valid."))
-    async with faulty(none) as server, connect(server.url) as client:
-        server.replies = [none, answer(200, TOKEN), cut]
-        await failing(client, lambda c: c.create({"title": "one"}, "k"))
-        server.replies = [none, spent, none]
-        assert isinstance(await failing(client, lambda c: c.create({"title": "one"}, "k")), OutcomeUnknown)
-
-
-@pytest.mark.anyio
-async def test_a_token_that_could_not_be_had_means_that_nothing_was_created() -> None:
-    async with faulty(answer(200, NO_MESSAGES), cut) as server, connect(server.url) as client:
-        failure = await failing(client, lambda c: c.create({"title": "one"}, "k"))
-        assert isinstance(failure, ToolFailed)
-        assert failure.retryable

@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -260,14 +261,15 @@ def test_what_everybody_can_read_is_judged_from_the_root_down(tmp_path: Path) ->
     assert not readable_by_all(tmp_path / "missing")
 
 
-def logged_in(server: RoundupServer) -> httpx.Client:
-    http = httpx.Client(base_url=server.url, follow_redirects=True, trust_env=False, headers={"Referer": server.url})
-    page = http.get("").text
-    token = re.search(r'name="@csrf" type="hidden"\s+value="([^"]+)"', page)
-    assert token is not None
-    form = {"__login_name": "admin", "__login_password": server.accounts.admin.password, "@csrf": token[1]}
-    http.post("", data=form | {"@action": "Login", "__came_from": server.url})
-    return http
+@contextlib.contextmanager
+def logged_in(server: RoundupServer) -> Generator[httpx.Client]:
+    headers = {"Referer": server.url}
+    with httpx.Client(base_url=server.url, follow_redirects=True, trust_env=False, headers=headers) as http:
+        token = re.search(r'name="@csrf" type="hidden"\s+value="([^"]+)"', http.get("").text)
+        assert token is not None
+        form = {"__login_name": "admin", "__login_password": server.accounts.admin.password, "@csrf": token[1]}
+        http.post("", data=form | {"@action": "Login", "__came_from": server.url})
+        yield http
 
 
 def test_the_pages_show_an_issue_with_our_fields_after_logging_in_and_nothing_before(tracker: RoundupServer) -> None:

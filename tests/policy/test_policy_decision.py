@@ -298,8 +298,10 @@ def test_an_approval_that_is_written_down_is_asked_for_at_auto_too() -> None:
                 fields=("note", "price"),
                 resource=replace(ORDER, attributes={"vip": True}),
             ),
-            "contract `refunds` grants `orders.update` only where the object's vip is `false` (here: `true`) "
-            "and the fields written are among note, status (here: note, price)",
+            (
+                "contract `refunds` grants `orders.update` only where the object's vip is `false` (here: `true`) "
+                "and the fields written are among note, status (here: note, price)"
+            ),
         ),
         (facts("orders.delete"), "contract `refunds` does not grant tool `orders.delete`"),
         (

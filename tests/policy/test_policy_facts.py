@@ -231,8 +231,9 @@ def test_an_argument_that_nobody_labelled_is_the_models_own() -> None:
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
+LEAST: list[Reads] = [WHOLE, {}]
 READS: st.SearchStrategy[Reads] = st.recursive(
-    st.sampled_from(["whole", {}]), lambda inner: st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
+    st.sampled_from(LEAST), lambda inner: st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([1, "x", [1], decimal("1.0000")]),
@@ -272,24 +273,35 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "number": st.one_of(st.integers(-(10**9), 10**9), st.sampled_from([0.5, -2.25, 1e3])),
 }
 ODD = st.one_of(NAMES, st.text(min_size=1, max_size=4), st.sampled_from(["if", "has", "a b", 'q"', "__x", "in"]))
-SCHEMAS = st.recursive(
-    st.sampled_from(sorted(SCALARS)).map(lambda word: {"type": word}),
-    lambda inner: st.one_of(
-        inner.map(lambda schema: {"type": "array", "items": schema}),
-        inner.map(lambda schema: {"anyOf": [schema, {"type": "null"}]}),
-        st.builds(
-            lambda properties, required: {
-                "type": "object",
-                "properties": properties,
-                "required": sorted(required & properties.keys()),
-                "additionalProperties": False,
-            },
-            st.dictionaries(ODD, inner, max_size=3),
-            st.sets(NAMES),
-        ),
-    ),
-    max_leaves=6,
-)
+
+
+def closed(properties: dict[str, Any], required: set[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": sorted(required & properties.keys()),
+        "additionalProperties": False,
+    }
+
+
+def list_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema}
+
+
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def scalar(word: str) -> dict[str, Any]:
+    return {"type": word}
+
+
+def larger(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    objects = st.builds(closed, st.dictionaries(ODD, inner, max_size=3), st.sets(NAMES))
+    return st.one_of(inner.map(list_of), inner.map(nullable), objects)
+
+
+SCHEMAS = st.recursive(st.sampled_from(sorted(SCALARS)).map(scalar), larger, max_leaves=6)
 
 
 def instances(schema: Any) -> st.SearchStrategy[Any]:
@@ -319,7 +331,7 @@ def test_cedar_takes_every_converted_call_under_the_generated_schema(
     assert parse(encode(args)) == args
     type_ = action_type(spec, record({}))
     made = context(facts_of(args), type_)
-    schema = {
+    schema: dict[str, Any] = {
         "": {
             "entityTypes": {"Agent": {}, "Tool": {}},
             "actions": {
@@ -339,7 +351,9 @@ def test_cedar_takes_every_converted_call_under_the_generated_schema(
         "resource": {"type": "Tool", "id": "a.b"},
         "context": encode(made).decode(),
     }
-    result = cedarpy.is_authorized(request, "permit (principal, action, resource);", [], json.dumps(schema))
+    result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
+        request, "permit (principal, action, resource);", [], json.dumps(schema)
+    )
     assert result.allowed, result.diagnostics.errors
 
 

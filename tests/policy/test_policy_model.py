@@ -10,6 +10,7 @@ from typing import Any
 
 import cedarpy
 import msgspec
+from cedarpy import pst
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -432,9 +433,9 @@ def _two_sets(policy: PolicyDecisionPoint, facts: Facts, whole: Mapping[str, Any
     Returns whether the hard set allows, which holds fire, and whether anything could not be evaluated.
     """
     parsed = cedarpy.policies_to_pst(policy.text).static_policies.values()
-    named = {policy.annotations["id"]: replace(policy, id=policy.annotations["id"]) for policy in parsed}
+    named = {each.annotations["id"]: replace(each, id=each.annotations["id"]) for each in parsed}
     sets = [
-        cedarpy.PolicySet.from_pst(cedarpy.pst.PolicySet(templates={}, static_policies=chosen, template_links=()))
+        cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=chosen, template_links=()))
         for chosen in (
             {name: each for name, each in named.items() if "hold" not in each.annotations},
             {name: each for name, each in named.items() if "hold" in each.annotations},
@@ -442,7 +443,7 @@ def _two_sets(policy: PolicyDecisionPoint, facts: Facts, whole: Mapping[str, Any
     ]
     resource = facts.resource
     region = {"region": resource.region} if resource.region else {}
-    entities = [
+    entities: list[dict[str, Any]] = [
         {
             "uid": {"type": "Agent", "id": facts.principal},
             "attrs": {"tenant": "shop", "contract": "desk", "region": "eu"},
@@ -460,7 +461,12 @@ def _two_sets(policy: PolicyDecisionPoint, facts: Facts, whole: Mapping[str, Any
         "resource": {"type": resource.kind, "id": resource.id},
         "context": json.dumps(whole),
     }
-    hard, holds = (cedarpy.is_authorized(request, each, json.dumps(entities), policy.types.handle) for each in sets)
+    hard, holds = (
+        cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
+            request, each, json.dumps(entities), policy.types.handle
+        )
+        for each in sets
+    )
     errors = bool(hard.diagnostics.errors or holds.diagnostics.errors)
     return hard.allowed, set(holds.diagnostics.reasons), errors
 

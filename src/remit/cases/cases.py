@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Select, select
 
-from remit.errors import CaseError, StorageError
+from remit.errors import CaseError, FenceLost, StorageError
 from remit.gate.verdicts import Deny
 from remit.identity.principals import Person, may_decide
 from remit.identity.tokens import TokenVerifier
@@ -19,6 +19,10 @@ from remit.journal.redaction import Redactor
 from remit.storage import rows, schema
 from remit.storage.database import Database, storage_errors
 from remit.values import digest
+
+SCOPE = "cases:decide"
+"""What a person's token must hold."""
+_MOST_TRIES = 5
 
 
 class Decision(StrEnum):
@@ -101,7 +105,18 @@ class Cases:
         person = self._people(claims.principal)
         if person is None:
             raise CaseError(f"`{claims.principal}` is not a person of this project", code="approver_unknown")
+        if SCOPE not in claims.scopes:
+            raise CaseError(f"the token does not hold `{SCOPE}`; get one that does", code="scope_missing")
         _check_open(case, now)
+        for _ in range(_MOST_TRIES - 1):
+            try:
+                return await self._decide(case, decision, person, reason, now)
+            except FenceLost:
+                # The run's worker wrote meanwhile; the decision goes behind that.
+                continue
+        return await self._decide(case, decision, person, reason, now)
+
+    async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:
         log, events = self._journal.reopen(case.run)
         question = _question(case, events)
         refused = self._refuse(case, person, events)
@@ -119,9 +134,10 @@ class Cases:
             await self._journal.commit(Entry(log=log, record=write, principals=(person.principal,)))
         except StorageError as error:
             if error.code == "row_changed":
-                raise CaseError(f"case `{case_id}` was decided by somebody else just now", code="case_closed") from error
+                message = f"case `{case.case}` was decided by somebody else just now"
+                raise CaseError(message, code="case_closed") from error
             raise
-        return self.get(case_id)
+        return self.get(case.case)
 
     def _draft(
         self, case: Case, question: Mapping[str, Any], decision: Decision, person: Person, reason: str

@@ -40,14 +40,12 @@ def init(
 
 def check(json: JsonOption = False, project: ProjectOption = None) -> None:
     """Find every problem of remit.toml and of all contracts, with file, line and a suggestion."""
-    from remit.contracts.check import check_project
+    from remit.contracts.check import check_project, project_tools
     from remit.contracts.problems import errors, render, render_json
-    from remit.project import find_project, load_project
-    from remit.tools.registry import load_tools
+    from remit.project import find_project
 
     try:
-        folder = find_project(project)
-        problems = check_project(folder, lambda: _specs(load_tools(load_project(folder).tools.modules, folder)))
+        problems = check_project(find_project(project), project_tools)
     except RemitError as error:
         fail(error)
     if json:
@@ -55,10 +53,6 @@ def check(json: JsonOption = False, project: ProjectOption = None) -> None:
     else:
         typer.echo(render(problems))
     raise typer.Exit(1 if errors(problems) else 0)
-
-
-def _specs(tools: object) -> dict[str, object]:
-    return {name: tool.spec for name, tool in tools.items()}  # type: ignore[attr-defined]
 
 
 def schema(

@@ -32,7 +32,7 @@ def show(contract: ContractArgument, project: ProjectOption = None) -> None:
 
 
 @app.command("test")
-def test(contract: ContractArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
+def run_tests(contract: ContractArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
     """Run the contract's table of policy cases, policy_tests.yaml."""
 
     async def use(remit: Remit) -> list[object]:

@@ -1,4 +1,4 @@
-"""`remit check`: every problem of a project at once, `remit.toml` and all contracts, with file, line and a suggestion."""
+"""`remit check`: every problem of `remit.toml` and of all contracts at once, with file, line and a suggestion."""
 
 from __future__ import annotations
 

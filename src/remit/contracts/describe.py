@@ -32,7 +32,7 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "Contract.escalate": "Where a run goes that can't be finished without a person.",
     "Contract.success": "How it is known that a run did what it was for.",
     "Contract.slo": "What the owner promises of the workflow.",
-    "Contract.retention": "How long the originals of redacted values are kept; six months or more where an auditor may ask.",
+    "Contract.retention": "How long originals of redacted values are kept; six months or more where an auditor may ask.",
     "Owner.team": "The team that answers for the workflow.",
     "Owner.contact": "How to reach that team: an address, a channel.",
     "Only.tenant": "The tenant whose objects may be touched; always the contract's own.",

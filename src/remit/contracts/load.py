@@ -32,9 +32,9 @@ BUNDLE_VERSION: Final = 1
 class LoadedContract:
     """A contract and its files. `contract` has tenant and region filled in from the project.
 
-    `prompts`: name of a file in `prompts/` → its text. `code`: path of each Python file in the contract's folder →
-    SHA-256. `models`: name in the contract → the project's model it is bound to. `training`: the same names → SHA-256 of
-    what the model is trained on. `entry`: the function of `workflow` that a run starts with, for the style `workflow`.
+    `prompts`: name of a file in `prompts/` → its text. `code`: path of each Python file in the folder → SHA-256.
+    `models`: name in the contract → the project's model it is bound to; `training`: the same names → SHA-256 of what
+    the model is trained on. `entry`: the function of `workflow` that a run starts with, in the style `workflow`.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class LoadedContract:
     def bundle(self, tool_digests: Mapping[str, str]) -> dict[str, Json]:
         """All that shapes behaviour, as JSON: what a release is.
 
-        `tool_digests`: tool name → `ToolSpec.digest`, of at least the granted ones. Raises `ConfigError` if one is missing.
+        `tool_digests`: tool name → `ToolSpec.digest`, of the granted ones or more. Raises `ConfigError` if one lacks.
         """
         granted = sorted({action.tool for action in self.contract.actions})
         missing = [name for name in granted if name not in tool_digests]

@@ -49,12 +49,12 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_d
     """Closed: an unknown key is an error, never ignored."""
 
 
-class Owner(Base, kw_only=True):
+class Owner(Base, frozen=True, kw_only=True):
     team: str
     contact: str
 
 
-class Only(Base, kw_only=True):
+class Only(Base, frozen=True, kw_only=True):
     """Where an action may be used. What is left out is not restricted by it, except the tenant: that is always the contract's."""
 
     tenant: str | None = None
@@ -65,14 +65,14 @@ class Only(Base, kw_only=True):
     """Attributes that the object must have (`vip: false`)."""
 
 
-class Approval(Base, kw_only=True):
+class Approval(Base, frozen=True, kw_only=True):
     by: Role
     within: Duration
     above: Amount | None = None
     """Ask only where the money that the call moves is more than this."""
 
 
-class ActionLimits(Base, kw_only=True):
+class ActionLimits(Base, frozen=True, kw_only=True):
     """Limits of one action: `per_*` count calls, `money_per_*` money moved, `rows_per_*` objects touched."""
 
     per_run: Count | None = None
@@ -87,7 +87,7 @@ class ActionLimits(Base, kw_only=True):
     money_per_day: Amount | None = None
 
 
-class Limits(Base, kw_only=True):
+class Limits(Base, frozen=True, kw_only=True):
     """Limits over all actions of a contract, of one person it acts for, or of a tenant (in `remit.toml`)."""
 
     calls_per_minute: Count | None = None
@@ -104,7 +104,7 @@ class Limits(Base, kw_only=True):
     money_per_day: Amount | None = None
 
 
-class Action(Base, kw_only=True):
+class Action(Base, frozen=True, kw_only=True):
     """One tool that the contract grants, and on which terms."""
 
     tool: str
@@ -116,7 +116,7 @@ class Action(Base, kw_only=True):
     limits: ActionLimits = ActionLimits()
 
 
-class Fact(Base, kw_only=True):
+class Fact(Base, frozen=True, kw_only=True):
     """A fact over the run's own record; exactly one of `seen`, `count`, `sum`, `last` names the tool."""
 
     seen: str | None = None
@@ -136,7 +136,7 @@ class Fact(Base, kw_only=True):
     """Which earlier calls count: completed, denied, rejected, held, failed, unknown, any."""
 
 
-class Budget(Base, kw_only=True):
+class Budget(Base, frozen=True, kw_only=True):
     """What one run may use, whatever it does."""
 
     calls: Count
@@ -145,25 +145,25 @@ class Budget(Base, kw_only=True):
     time: Duration = "10m"
 
 
-class EscalateWhen(Base, kw_only=True):
+class EscalateWhen(Base, frozen=True, kw_only=True):
     confidence_below: Annotated[str, Meta(pattern=r"^[01](\.[0-9]{1,3})?$")] | None = None
     data_missing: bool = False
     policy_ambiguous: bool = False
     retries_exhausted: bool = True
 
 
-class Escalation(Base, kw_only=True):
+class Escalation(Base, frozen=True, kw_only=True):
     to: QueueName
     sla: Duration
     when: EscalateWhen = EscalateWhen()
 
 
-class Success(Base, kw_only=True):
+class Success(Base, frozen=True, kw_only=True):
     metric: str
     baseline: dict[str, str] = field(default_factory=dict[str, str])
 
 
-class Slo(Base, kw_only=True):
+class Slo(Base, frozen=True, kw_only=True):
     success: Share | None = None
     p95_latency: Duration | None = None
     unauthorized_actions: Count | None = None
@@ -172,7 +172,7 @@ class Slo(Base, kw_only=True):
     cost_per_success: Amount | None = None
 
 
-class ModelBinding(Base, kw_only=True):
+class ModelBinding(Base, frozen=True, kw_only=True):
     """A model that the contract may ask: `use` names a binding of `remit.toml`, `prompt` a file in `prompts/`."""
 
     use: str
@@ -182,7 +182,7 @@ class ModelBinding(Base, kw_only=True):
     timeout: Duration = "30s"
 
 
-class Contract(Base, kw_only=True):
+class Contract(Base, frozen=True, kw_only=True):
     """One workflow's contract."""
 
     contract: Name

@@ -67,7 +67,7 @@ def render(problems: Sequence[Problem]) -> str:
 
 
 def render_json(problems: Sequence[Problem]) -> str:
-    """The problems as one JSON object: `{"problems": [{file, line, message, suggestion, severity}], errors, warnings}`."""
+    """The problems as one JSON object: `problems`, each with all its fields, and the counts `errors`, `warnings`."""
     found = ordered(problems)
     wrong = len(errors(found))
     body = {

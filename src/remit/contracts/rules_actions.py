@@ -52,7 +52,7 @@ def write_has_a_limit(subject: Subject) -> Iterator[Problem]:
         yield subject.error(
             (*path, "tool"),
             f"tool {quoted(action.tool)} writes, and nothing limits it",
-            "add `limits: {per_run: 1, per_hour: 40}` or what fits; keys: per_run, per_minute, per_hour, per_day, rows_…, money_…",
+            "add `limits: {per_run: 1, per_hour: 40}` or what fits; also rows_per_…, money_per_…",
         )
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a typed file, for editors that complete and for `remit check`, from the types themselves.
+"""The JSON Schema (2020-12) of a typed file, for editors that complete and for `remit check`, from the types.
 
 Descriptions come from the docstrings of the fields; `described` adds those that stand in a table, because a limit such
 as `rows_per_hour` needs a sentence in an editor and none in the source.

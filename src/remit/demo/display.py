@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +19,11 @@ from remit.cli.terminal import style_of
 from remit.demo.redteam import Tried
 from remit.demo.summary import Summary
 from remit.demo.triage import CONTRACT, Triaged
+from remit.models.calibration import reliability_plot
 from remit.models.tools import trained
+
+if TYPE_CHECKING:
+    from remit.demo.export import Measured
 
 _LATEST = 6
 
@@ -118,7 +123,24 @@ class Display:
             steps.add_row(tool, str(count), f"{p50:,.1f}", f"{p95:,.1f}")
         self._console.print(steps)
 
-    def attacks(self, tried: Sequence[Tried], unchanged: bool) -> None:  # noqa: FBT001 - a fact, not a switch
+    def export(self, measured: Measured, heads: Sequence[str]) -> None:
+        """What came of somebody's own tickets."""
+        runs = sum(measured.outcomes.values())
+        self._console.rule("[bold]what happened", align="left")
+        outcomes = "  ".join(f"[{style_of(k)}]{k} {v}[/]" for k, v in measured.outcomes.items())
+        rate = runs / measured.seconds if measured.seconds else 0
+        self.say(f"{runs:,} runs in {measured.seconds} s ({rate:,.0f} a second) · {outcomes}")
+        done = measured.outcomes.get("completed", 0)
+        if done:
+            self.say(f"`{heads[0]}` right in {measured.right:,} of {done:,} completed runs ({measured.right / done:.1%})")
+        self.say(f"trained on {measured.trained_on:,} in {measured.training_s} s; {measured.skipped} rows left out")
+        for head in heads:
+            found = measured.reports[head]
+            self._console.rule(f"{head}: accuracy {found.accuracy:.1%}, calibration error {found.ece:.3f}", align="left")
+            self._console.print(Text(reliability_plot(found.bins)))
+        self.say(f"mismatches between the export and the runs: {measured.mismatches}")
+
+    def attacks(self, tried: Sequence[Tried], unchanged: bool) -> None:
         """The second act as a table."""
         self._console.rule("[bold]what the red team tried", align="left")
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -136,7 +158,7 @@ class Display:
         tried: Sequence[Tried],
         differences: Sequence[str],
         folder: Path,
-        unchanged: bool,  # noqa: FBT001 - a fact, not a switch
+        unchanged: bool,
     ) -> bool:
         """The verdict on the whole, and what to try next."""
         stopped = sum(one.stopped for one in tried)

@@ -16,7 +16,7 @@ from remit.demo.display import Display
 from remit.demo.model import use_model
 from remit.demo.record import all_events, mismatches
 from remit.demo.redteam import ATTACKS, Tried, red_team
-from remit.demo.stage import Stage, prepare, raised
+from remit.demo.stage import Stage, example_folder, make_project, raised
 from remit.demo.summary import Summary, as_json, summarise
 from remit.demo.tickets import Filed, file_tickets, read_tickets
 from remit.demo.triage import CONTRACT, Triaged, answer_cases, triage
@@ -58,7 +58,7 @@ def run_demo(options: Options) -> int:
 
 async def _demo(options: Options) -> int:
     display = Display()
-    prepare(options.folder)
+    make_project(options.folder, example_folder("it-tickets"))
     if options.model is not None:
         use_model(options.folder, options.model)
     with display.step("starting the tracker (Roundup) and the directory service, each its own process"):

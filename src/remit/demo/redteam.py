@@ -80,7 +80,8 @@ def _said(outcome: Outcome) -> tuple[bool, str]:
         return False, "nothing"
     rules = getattr(outcome, "rules", ())
     kind = type(outcome).__name__.lower()
-    return True, f"{kind}: {', '.join(rules) or outcome.code}"
+    named = f" ({', '.join(rules)})" if rules else ""
+    return True, f"{kind}: {outcome.code}{named}"
 
 
 async def _all(outcomes: Sequence[Outcome]) -> tuple[bool, str]:

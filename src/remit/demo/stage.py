@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from remit.connectors.roundup.client import RoundupClient
+from remit.connectors.roundup.installation import remove as remove_tracker
 from remit.connectors.roundup.server import RoundupServer
 from remit.connectors.roundup.transport import Credentials
 from remit.errors import ConfigError
@@ -36,15 +36,15 @@ class Stage:
     watcher: RoundupClient
 
 
-def example_folder() -> Path:
-    """The example `it-tickets`: inside the installed package, or beside it in a checkout."""
-    for found in (Path(__file__).parent / "it_tickets", Path(__file__).parents[3] / "examples" / "it-tickets"):
+def example_folder(name: str) -> Path:
+    """An example: inside the installed package, or beside it in a checkout."""
+    for found in (Path(__file__).parent / "examples" / name, Path(__file__).parents[3] / "examples" / name):
         if (found / "remit.toml").is_file():
             return found
-    raise ConfigError("the example `it-tickets` is not part of this installation; install remit anew")
+    raise ConfigError(f"the example `{name}` is not part of this installation; install remit anew")
 
 
-def prepare(folder: Path) -> None:
+def make_project(folder: Path, example: Path) -> None:
     """Make the demo's project in `folder`; an earlier demo there is replaced, anything else is left alone.
 
     Raises `ConfigError` where the folder holds something else.
@@ -52,16 +52,17 @@ def prepare(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARK).is_file():
             raise ConfigError(f"`{folder}` holds something else; choose another folder with `--dir`")
+        remove_tracker(folder / "tracker")
         shutil.rmtree(folder)
     shutil.copytree(
-        example_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".remit")
+        example, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".remit")
     )
     (folder / _MARK).write_text("made by `remit demo`, which may replace it\n", encoding="utf-8")
     private_folder(ensure_private(folder) / "secrets")
 
 
 @asynccontextmanager
-async def raised(folder: Path, *, keep: bool) -> AsyncIterator[Stage]:  # noqa: FBT001 - what the option says
+async def raised(folder: Path, *, keep: bool) -> AsyncGenerator[Stage, None]:
     """Start both services and connect the project to them; stop them at the end, unless they are to be kept."""
     tracker = await RoundupServer.start(folder / "tracker")
     try:
@@ -81,7 +82,7 @@ async def raised(folder: Path, *, keep: bool) -> AsyncIterator[Stage]:  # noqa: 
 
 
 @asynccontextmanager
-async def _directory(folder: Path) -> AsyncIterator[str]:
+async def _directory(folder: Path) -> AsyncGenerator[str, None]:
     """The directory service as its own process, which prints its address once it answers."""
     secret = folder / ".remit" / "secrets" / "directory"
     write_private(secret, secrets.token_urlsafe(32).encode())
@@ -116,4 +117,4 @@ def _connect(folder: Path, tracker: RoundupServer, directory_url: str) -> None:
         text = text.replace(old, new)
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

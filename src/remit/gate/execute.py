@@ -40,8 +40,11 @@ class Executor:
         self._contexts = contexts
         self._crash_point = crash_point
 
-    async def carry_out(self, call: Call, run: RunState) -> Carried:
-        """Call the tool as often as its retry rule allows, and settle what is in doubt."""
+    async def carry_out(self, call: Call, run: RunState, *, doubt: str = "") -> Carried:
+        """Call the tool as often as its retry rule allows, and settle what is in doubt.
+
+        `doubt` says why an earlier attempt may have happened after all; then a failure proves nothing.
+        """
         tool = call.tool
         assert tool is not None
         context = self._contexts.make(call, run)
@@ -52,29 +55,32 @@ class Executor:
             self._crash_point("after_effect")
             if isinstance(tried, _Doubt):
                 tried = await self.settle(call, context, tried.message)
+                if isinstance(tried, ToolFailed) and tried.code == "outcome_in_doubt":
+                    doubt = doubt or tried.message
             match tried:
                 case Completed() | Unknown():
                     return tried
                 case ToolFailed() if again and tried.retryable:
                     await asyncio.sleep(_wait_s(tool, attempt, tried.retry_after_ms))
-                case ToolFailed(code="outcome_in_doubt"):
-                    return Unknown(code="outcome_unknown", message=tried.message)
+                case ToolFailed() if doubt:
+                    # The last attempt was refused; that an earlier one had its effect is not ruled out by that.
+                    return Unknown(code="outcome_unknown", message=f"{doubt}; then: {tried.message}")
                 case ToolFailed():
                     return Failed(code=tried.code, message=tried.message)
                 case never:
                     assert_never(never)
         raise AssertionError("the last attempt always returns")
 
-    async def recover(self, call: Call, run: RunState) -> Carried | None:
-        """What became of a dispatched call whose outcome was never recorded; `None` where it may simply be done (again)."""
+    async def recover(self, call: Call, run: RunState) -> Carried:
+        """What became of a dispatched call whose outcome was never recorded; where that is safe, it is done (again)."""
         context = self._contexts.make(call, run)
         assert call.tool is not None
         if call.tool.spec.is_pure_read:
-            return None
+            return await self.carry_out(call, run)
         settled = await self.settle(call, context, "the worker stopped before the outcome was recorded")
-        if isinstance(settled, ToolFailed):
-            return None
-        return settled
+        if not isinstance(settled, ToolFailed):
+            return settled
+        return await self.carry_out(call, run, doubt=settled.message if settled.code == "outcome_in_doubt" else "")
 
     async def settle(self, call: Call, context: ToolContext, doubt: str) -> Completed | Unknown | ToolFailed:
         """Read back where the tool can, or say that the same key makes another attempt safe, or leave it unknown."""
@@ -88,6 +94,8 @@ class Executor:
             found = await self._contexts.within_timeout(tool, tool.reconcile(context, call.args))
         except (ToolError, TimeoutError) as error:
             return Unknown(code="outcome_unknown", message=f"{doubt}; reading back failed: {_say(error)}")
+        except Exception as error:  # noqa: BLE001 - the boundary: a read that breaks has told nothing
+            return Unknown(code="outcome_unknown", message=f"{doubt}; reading back broke: {type(error).__name__}")
         match found.happened:
             case Happened.YES:
                 return _checked(tool, found.result)

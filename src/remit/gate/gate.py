@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from inspect import isawaitable
 from typing import assert_never
 
@@ -15,7 +16,7 @@ from remit.gate.checks.bounded import bounded
 from remit.gate.checks.granted import granted
 from remit.gate.checks.labelled import Located, labelled
 from remit.gate.checks.permitted import permitted
-from remit.gate.checks.verified import verified
+from remit.gate.checks.verified import Verified
 from remit.gate.checks.well_formed import well_formed
 from remit.gate.context import Clients, ToolContexts
 from remit.gate.execute import Carried, CrashPoint, Executor, usage_of
@@ -72,7 +73,7 @@ class Gate:
             labelled,
             Located(contexts),
             permitted,
-            verified,
+            Verified(self.propose),
             approved,
             # Limits come last and are reserved by the transaction that records the decision (`_record`).
         )
@@ -86,6 +87,8 @@ class Gate:
         Raises `StorageError` where the record can't be written (then nothing was done), `RunError` (code
         `run_runaway`) for a run that proposes without end.
         """
+        if type(proposal.tool) is not str:
+            proposal = replace(proposal, tool=record.recorded_name(run, proposal.tool))
         self._count(run, proposal)
         call, verdict = await self._judge(run, proposal)
         decided = await self._record(run, call, verdict)
@@ -110,8 +113,6 @@ class Gate:
         """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
         started = self._journal.clock()
         settled = await self._executor.recover(call, run)
-        if settled is None:
-            return await self._carry_out(run, call, decided)
         return await self._end(run, call, decided, settled, started)
 
     def _count(self, run: RunState, proposal: Proposal) -> None:

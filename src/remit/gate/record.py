@@ -47,10 +47,35 @@ def decision(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
     """The event of a decision and, for a hold, the case that asks a person."""
     drafts = [_decided(call, run, verdict, reserved)]
     if not isinstance(verdict, Hold):
-        return Recording(value=Decided(verdict=verdict, reserved=reserved), drafts=drafts)
+        expired = isinstance(verdict, Deny) and verdict.code == "approval_expired"
+        statements = [_expire_case(run.approvals[call.proposal.step].case, run.clock())] if expired else []
+        return Recording(value=Decided(verdict=verdict, reserved=reserved), drafts=drafts, statements=statements)
     approval, asked, statement = _ask(call, run, verdict)
     value = Decided(verdict=verdict, approval=approval)
     return Recording(value=value, drafts=[*drafts, asked], statements=[statement])
+
+
+def _expire_case(case: str, at: int) -> Statement:
+    """A question that nobody answered in time is off the table; else its run would be taken up again and again."""
+    return Statement(
+        sql="UPDATE cases SET status = 'expired', decided_at = :at WHERE \"case\" = :case AND status = 'open'",
+        params={"case": case, "at": at},
+    )
+
+
+def withdraw_approvals(run: RunState) -> Statement:
+    """A closed run asks nobody any more."""
+    return Statement(
+        sql="UPDATE cases SET status = 'withdrawn', decided_at = :at"
+        " WHERE run = :run AND kind = 'approval' AND status = 'open'",
+        params={"run": run.run, "at": run.clock()},
+    )
+
+
+def recorded_name(run: RunState, tool: object) -> str:
+    """The name of a tool as the record has it: whatever was asked for, as a short text without anything secret."""
+    text = tool if isinstance(tool, str) else f"a name of type {type(tool).__name__}"
+    return run.redactor.text(text[:200].encode(errors="backslashreplace").decode())
 
 
 def _refs(call: Call, run: RunState) -> dict[str, str]:
@@ -62,15 +87,15 @@ def _refs(call: Call, run: RunState) -> dict[str, str]:
 
 def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Draft:
     args, facts, resource = _arguments(call), _facts(call), _resource(call.resource)
-    classes = call.tool.spec.field_classes if call.tool else {}
-    fact_classes = call.tool.spec.fact_classes if call.tool else {}
+    classes = call.tool.spec.field_classes if call.tool else None
+    fact_classes = call.tool.spec.fact_classes if call.tool else None
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
     shown_facts = run.redactor.redact(facts, fact_classes).value
     shown_resource = run.redactor.redact(resource).value
     original = {"args": args, "facts": facts, "resource": resource}
     shown = {"args": shown_args, "facts": shown_facts, "resource": shown_resource}
     body = {
-        "tool": run.redactor.text(call.proposal.tool[:200]),
+        "tool": recorded_name(run, call.proposal.tool),
         **shown,
         "args_digest": call.args_digest,
         "labels": call.labels,

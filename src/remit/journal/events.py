@@ -109,6 +109,7 @@ class Event:
 
 
 _SALT_BYTES = 16
+_TYPES = frozenset(EventType)
 _encode_header = msgspec.json.Encoder(order="sorted").encode
 _decode_header = msgspec.json.Decoder(Header).decode
 
@@ -122,6 +123,11 @@ class Place:
 
 
 START = Place(n=1, prev=b"")
+
+
+def after(event: Event) -> Place:
+    """The place behind an event."""
+    return Place(n=event.header.n + 1, prev=event.hash)
 
 
 def leaf_hash(header: bytes) -> bytes:
@@ -194,6 +200,8 @@ def _decode_header_of(row: Row) -> Header:
     columns = (row.tenant, row.run, row.n, row.type, row.at)
     if columns != (header.tenant, header.run, header.n, header.type, header.at):
         raise corrupt(row, "its columns disagree with its header")
+    if header.type not in _TYPES:
+        raise corrupt(row, f"its type `{header.type}` is not known")
     return header
 
 

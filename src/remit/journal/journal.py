@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from remit.errors import FenceLost, RemitError
+from remit.errors import FenceLost, StorageError
 from remit.journal import events
 from remit.journal.events import Draft, Event, EventType, Place, Row
 from remit.journal.reader import Reader
@@ -101,14 +101,30 @@ class _Waiting:
     future: asyncio.Future[Any]
 
 
+class _EntryFailed(Exception):
+    """One entry of a batch raised when it was asked what to record."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(index)
+        self.index = index
+        self.error = error
+
+
+_MOST = 512
+"""How many entries one transaction takes at most: more gain nothing, and a statement has only so many parameters."""
+
+
 class Journal:
     """The append-only store of events. One instance per event loop; any number of processes on one database."""
 
-    def __init__(self, database: Database, *, vault: Vault, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, database: Database, *, vault: Vault, clock: Clock = system_clock, writer: Writer | None = None
+    ) -> None:
+        """`writer` stands in for the one that suits the database, where the cost of everything else is measured."""
         self.clock = clock
         self.reader = Reader(database, vault)
         self._vault = vault
-        self._writer: Writer = open_writer(database)
+        self._writer: Writer = writer or open_writer(database)
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -126,8 +142,7 @@ class Journal:
         keys = self.reader.keys(run)
         recorded = self.reader.events(run, keys)
         last = recorded[-1]
-        place = Place(n=last.header.n + 1, prev=last.hash)
-        return RunLog(tenant=last.header.tenant, run=run, keys=keys, place=place), recorded
+        return RunLog(tenant=last.header.tenant, run=run, keys=keys, place=events.after(last)), recorded
 
     async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
         """Record events that reserve nothing. Returns when they are durable."""
@@ -135,7 +150,10 @@ class Journal:
         await self.commit(Entry(log=log, record=lambda _: recording))
 
     async def commit(self, entry: Entry[T]) -> T:
-        """Reserve, record, and return when it is durable. Raises `StorageError`; then nothing was recorded."""
+        """Reserve, record, and return when it is durable.
+
+        Raises what `entry.record` raises, or `StorageError`; then nothing of it was recorded.
+        """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(entry=entry, future=loop.create_future())
         self._waiting.append(waiting)
@@ -151,54 +169,66 @@ class Journal:
         await self._writer.close()
 
     async def _flush(self) -> None:
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._commit_batch(batch)
+                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                await self._commit_batch(list(batch))
+        except BaseException as error:
+            # Nobody may wait for ever for what will not happen any more.
+            _fail_all(batch + self._waiting, error)
+            self._waiting = []
+            raise
         finally:
             self._flushing = None
 
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
-        try:
-            await self._write(batch)
-        except Collision:
-            # One of them lost its fence. Which one shows when each goes alone.
-            for waiting in batch:
-                await self._commit_alone(waiting)
-        except RemitError as error:
-            if len(batch) == 1:
-                _fail(batch[0], error)
+        while batch:
+            try:
+                await self._write(batch)
                 return
-            for waiting in batch:
+            except _EntryFailed as failed:
+                _fail(batch.pop(failed.index), failed.error)
+            except (Collision, StorageError) as error:
+                if _unavailable(error):
+                    _fail_all(batch, error)
+                else:
+                    # It is about one of them: it lost its fence, or its row. Which one shows when each goes alone.
+                    await self._one_by_one(batch)
+                return
+
+    async def _one_by_one(self, batch: list[_Waiting]) -> None:
+        for i, waiting in enumerate(batch):
+            try:
                 await self._commit_alone(waiting)
-        except BaseException as error:
-            for waiting in batch:
+            except _EntryFailed as failed:
+                _fail(waiting, failed.error)
+            except StorageError as error:
+                if _unavailable(error):
+                    _fail_all(batch[i:], error)
+                    return
                 _fail(waiting, error)
-            raise
 
     async def _commit_alone(self, waiting: _Waiting) -> None:
+        log = waiting.entry.log
         for _ in range(3):
             try:
                 await self._write([waiting])
                 return
             except Collision as error:
-                if not self._take_up(waiting.entry.log):
-                    lost = FenceLost(f"another worker goes on with run `{waiting.entry.log.run}`; this one stops")
-                    lost.__cause__ = error
-                    _fail(waiting, lost)
-                    return
-            except RemitError as error:
-                _fail(waiting, error)
-                return
-        _fail(waiting, FenceLost(f"run `{waiting.entry.log.run}` is written to by others without end; try again"))
+                if not self._take_up(log):
+                    raise FenceLost(f"another worker goes on with run `{log.run}`; this one stops") from error
+        raise FenceLost(f"run `{log.run}` is written to by others without end; try again")
 
     def _take_up(self, log: RunLog) -> bool:
         """Go on behind what people decided meanwhile; false if another worker, not a person, was here."""
-        arrived = self.reader.events(log.run, log.keys, after=log.place.n - 1)
+        if log.place == events.START:
+            return False
+        arrived = self.reader.events(log.run, log.keys, place=log.place)
         if not arrived or any(event.type not in FROM_BESIDE for event in arrived):
             return False
         log.arrived.extend(arrived)
-        log.place = Place(n=arrived[-1].header.n + 1, prev=arrived[-1].hash)
+        log.place = events.after(arrived[-1])
         return True
 
     async def _write(self, batch: list[_Waiting]) -> None:
@@ -213,6 +243,16 @@ class Journal:
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)
+
+
+def _fail_all(batch: Iterable[_Waiting], error: BaseException) -> None:
+    for waiting in batch:
+        _fail(waiting, error)
+
+
+def _unavailable(error: BaseException) -> bool:
+    """Whether the database can't be written at all: then each of them would only wait for the same."""
+    return isinstance(error, StorageError) and error.code == StorageError.code
 
 
 class _Transaction:
@@ -233,10 +273,15 @@ class _Transaction:
         meters = Meters(found.meters, now)
         rows: list[dict[str, Any]] = []
         beside: list[Statement] = []
-        for entry in self._entries:
-            recording = entry.record(_reserve(entry, meters, found))
+        # A writer that had to begin again asks again.
+        self.recordings, self.places = [], {}
+        for index, entry in enumerate(self._entries):
+            try:
+                recording = entry.record(_reserve(entry, meters, found))
+                rows.extend(self._place(entry.log, recording.drafts, now))
+            except Exception as error:
+                raise _EntryFailed(index, error) from error
             self.recordings.append(recording)
-            rows.extend(self._place(entry.log, recording.drafts, now))
             beside.extend(recording.statements)
             for settlement in entry.settlements:
                 meters.release(settlement.reserved, settlement.amount)

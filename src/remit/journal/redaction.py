@@ -8,45 +8,129 @@ Regular expressions are RE2's: linear in the text, whatever the text is.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import quote
 
-import re2
+import re2  # pyright: ignore[reportMissingTypeStubs]
 
-from remit.values import Json
+from remit.values import Json, encode
 
-# One expression finds every candidate in one pass; the name of the group says which detector it belongs to.
-_CANDIDATES = re2.compile(
-    r"(?P<key>-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
-    r"|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_A-Za-z0-9]{12,}|\bsk-[A-Za-z0-9]{20,}"
+# The package has no types.
+_compile = cast("Callable[[str], Any]", re2.compile)  # pyright: ignore[reportUnknownMemberType]
+
+
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+
+def _card(text: str) -> int:
+    """How much of the text, from its start, is a card number by Luhn's formula (ISO/IEC 7812-1); 0 for nothing."""
+    digits: list[int] = []
+    ends: list[tuple[int, int]] = []
+    for i, char in enumerate(text):
+        if char.isdigit():
+            digits.append(int(char))
+            if len(digits) >= 13 and not text[i + 1 : i + 2].isdigit():
+                ends.append((i + 1, len(digits)))
+    for end, count in reversed(ends):
+        counted = digits[:count]
+        if (sum(counted[-1::-2]) + sum(_DOUBLED[d] for d in counted[-2::-2])) % 10 == 0:
+            return end
+    return 0
+
+
+# Lengths of account numbers by country, from the registry of ISO 13616.
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in {
+        15: "NO",
+        16: "BE",
+        18: "DK FI FK FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for country in countries.split()
+}
+
+
+def _iban(text: str) -> int:
+    """How much of the text, from its start, is an account number by its check digits (ISO 13616); 0 for nothing."""
+    length = _IBAN_LENGTHS.get(text[:2], 0)
+    places = [i for i, char in enumerate(text) if char != " "]
+    if not 0 < length <= len(places):
+        return 0
+    end = places[length - 1] + 1
+    compact = text[:end].replace(" ", "")
+    number = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
+    return end if number % 97 == 1 and not text[end : end + 1].isalnum() else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Detector:
+    """Finds one kind of text. `accepted` says how much of a candidate it really is; without it, all of it."""
+
+    kind: str
+    pattern: str
+    expression: Any
+    accepted: Callable[[str], int] | None
+
+
+def _detector(kind: str, pattern: str, accepted: Callable[[str], int] | None = None) -> _Detector:
+    return _Detector(kind=kind, pattern=pattern, expression=_compile(pattern), accepted=accepted)
+
+
+_TOKENS = (
+    # A body in lines, or with `\n` written out as JSON does; headers of an encrypted one as well.
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,]*(?:-[A-Za-z0-9+/=\s\\:,]+)*"
+    r"(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----)?"
+    r"|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_A-Za-z0-9]{12,}|\bsk-[-_A-Za-z0-9]{20,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[-A-Za-z0-9_]{16,}"
     r"|\bxox[abprs]-[-A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[-_A-Za-z0-9]{30,}"
-    r"|\beyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]*"
-    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)"
-    r"|(?i:\b(?:password|passwd|passwort|pwd|secret|api[-_ ]?key)\b\s*(?:is\s+|ist\s+|[:=]\s*)\S{4,}))"
-    r"|(?P<email>[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"
-    r"|(?P<iban>\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b)"
-    r"|(?P<card>\b[0-9](?:[ -]?[0-9]){12,18}\b)"
-    r"|(?P<phone>(?:\+|\b00)[1-9][0-9]{0,2}(?:[ ()/.-]{0,2}[0-9]){7,13}\b)"
+    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|://[^\s/:@]*:[^\s/@]+@"
 )
+_NAMES = r"(?:password|passwd|passwort|passphrase|pwd|secret|api[-_ ]?key)"
+_MEANS = rf"(?:{_NAMES}[\\\"']*\s*(?:is|ist)\s+|(?:{_NAMES}|token)[\\\"']*\s*(?:(?:is|ist)\s*)?[:=]\s*)"
+
+# Each goes over the text by itself. In one expression, a candidate that begins early and comes to nothing far behind
+# would have to be waited for at every other find, and the time would grow with the square of the text. What is whole
+# comes first, what only its surroundings betray comes last: `password: ` hides whatever stands there by then.
+_DETECTORS = (
+    _detector("key", _TOKENS),
+    _detector("key", r"\beyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]*"),
+    _detector("email", r"[\pL\pN._%+-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"),
+    _detector("iban", r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
+    _detector("phone", r"(?:\+|\b00)[1-9][0-9]{0,2}(?:[ ()/.-]{0,2}[0-9]){7,13}\b"),
+    _detector("card", r"\b[2-6](?:[ -]?[0-9]){12,18}\b", _card),
+    _detector("key", rf"(?i:{_MEANS}+(?:\"(?:[^\"\\\n]|\\[^\n])+\"|\S{{4,}}))"),
+)
+_CANDIDATES = _compile("|".join(f"(?:{detector.pattern})" for detector in _DETECTORS))
+_SHORTEST = 5
+"""Whatever a detector looks for has at least as many characters (`a@b.c`)."""
+
+# A pseudonym is letters only: digits could look like the very thing that a detector seeks.
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 
 
-def _luhn(text: str) -> bool:
-    digits = [int(c) for c in text if c.isdigit()]
-    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * d, 10)) for d in digits[-2::-2])
-    return 13 <= len(digits) <= 19 and total % 10 == 0
-
-
-def _iban(text: str) -> bool:
-    compact = text.replace(" ", "")
-    if not 15 <= len(compact) <= 34:
-        return False
-    moved = compact[4:] + compact[:4]
-    return int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
-
-
-_VALID = {"card": _luhn, "iban": _iban}
+@lru_cache(maxsize=256)
+def _shown_kind(kind: str) -> str:
+    """The class as a pseudonym names it: not as a word that a detector takes for the name of a secret."""
+    return "concealed" if _CANDIDATES.search(f"<{kind}:abcdefghijkl>".encode()) else kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,17 +149,21 @@ class Redactor:
 
     def __init__(self, *, key: bytes, secrets: Iterable[str] = ()) -> None:
         self._key = key
-        self._secrets = tuple(sorted((s for s in secrets if len(s) >= 6), key=len, reverse=True))
+        # A credential travels in a URL or within JSON as well, in the spelling that these need.
+        spelled = {
+            s: s for secret in secrets if len(secret) >= 6 for s in (secret, _in_json(secret), quote(secret, ""))
+        }
+        self._secrets = tuple(sorted(spelled, key=len, reverse=True))
+        self._secrets_encoded = tuple(secret.encode(errors="surrogatepass") for secret in self._secrets)
 
     def pseudonym(self, kind: str, text: str) -> str:
-        """`<email:9f86d081>`: the same for the same value, useless without the key."""
-        # Else the detector of `secret: …` would find its own pseudonyms.
-        kind = "concealed" if kind == "secret" else kind
+        """`<email:jphkaibo…>`: the same for the same value, useless without the key."""
+        kind = _shown_kind(kind)
         mac = hmac.digest(self._key, f"{kind}\0{text}".encode(errors="surrogatepass"), "sha256")
-        return f"<{kind}:{mac[:6].hex()}>"
+        return f"<{kind}:{mac[:6].hex().translate(_LETTERS)}>"
 
     def text(self, text: str) -> str:
-        """A text with every secret and every detected value replaced."""
+        """A text with every secret and every detected value replaced, and always one that can be stored."""
         return _Pass(self, self._secrets, {}).text(text)
 
     def redact(self, value: Json, classes: Mapping[str, str] | None = None, prefix: str = "") -> Redacted:
@@ -83,9 +171,36 @@ class Redactor:
 
         `classes`: dotted path → class, `*` for list indices; the value stands at `prefix`.
         """
-        walk = _Pass(self, self._secrets, classes or {})
+        if not self._is_clean(value):
+            walk = _Pass(self, self._secrets, classes or {})
+        elif classes:
+            walk = _ClassesOnly(self, (), classes)
+        else:
+            return Redacted(value=value, kinds=_NO_KINDS)
         redacted = walk.value(value, prefix)
         return Redacted(value=redacted, kinds=frozenset(walk.kinds))
+
+    def _is_clean(self, value: Json) -> bool:
+        """Whether all texts in a value can be kept as they are, found out in one pass over its JSON.
+
+        Where that holds no backslash, every text stands in it as it is, between quotes. Then whatever is found in a
+        text is found there as well, because no expression looks further around than to a word boundary, and a quote is
+        no part of a word. What is found beyond that only costs the walk over each text by itself, which decides.
+        """
+        try:
+            data = encode(value)
+        except (UnicodeEncodeError, TypeError):
+            return False
+        if b"\\" in data or any(secret in data for secret in self._secrets_encoded):
+            return False
+        return _CANDIDATES.search(data) is None
+
+
+_NO_KINDS: frozenset[str] = frozenset()
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 class _Pass:
@@ -103,22 +218,32 @@ class _Pass:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, self._conceal("secret", secret))
-        # Whatever a detector looks for has at least six characters.
-        if len(text) < 6 or _CANDIDATES.search(text) is None:
-            return text
-        return _CANDIDATES.sub(self._replace, text)
+        data = text.encode(errors="replace")
+        if len(text) < _SHORTEST or _CANDIDATES.search(data) is None:
+            kept = data.decode()
+            return text if kept == text else kept
+        for detector in _DETECTORS:
+            data = self._detect(detector, data)
+        return data.decode()
+
+    def _detect(self, detector: _Detector, data: bytes) -> bytes:
+        pieces: list[bytes] = []
+        kept = at = 0
+        while (match := detector.expression.search(data, at)) is not None:
+            start, end = match.span()
+            found = data[start:end].decode()
+            length = detector.accepted(found) if detector.accepted else len(found)
+            if length:
+                pieces += data[kept:start], self._conceal(detector.kind, found[:length]).encode()
+                kept = at = start + len(found[:length].encode())
+            else:
+                # What begins here is nothing; what begins within it may be something.
+                at = start + 1
+        return b"".join([*pieces, data[kept:]]) if pieces else data
 
     def _conceal(self, kind: str, text: str) -> str:
         self.kinds.add(kind)
         return self._redactor.pseudonym(kind, text)
-
-    def _replace(self, match: Any) -> str:
-        kind: str = match.lastgroup
-        found: str = match.group()
-        valid = _VALID.get(kind)
-        if valid is not None and not valid(found):
-            return found
-        return self._conceal(kind, found)
 
     def value(self, value: Json, path: str) -> Json:
         if self._classes and path in self._classes and value is not None:
@@ -126,18 +251,27 @@ class _Pass:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return self._object(value, path)
+            return self._object(cast("dict[str, Json]", value), path)
         if isinstance(value, list):
-            return self._list(value, path)
+            return self._list(cast("list[Json]", value), path)
         return value
 
     def _object(self, value: dict[str, Json], path: str) -> Json:
         below = f"{path}." if path else ""
-        walked = {self.text(key): self.value(item, below + key) for key, item in value.items()}
-        same = len(walked) == len(value) and all(
-            key == kept and value[key] is walked[kept] for key, kept in zip(value, walked, strict=True)
-        )
+        walked: dict[str, Json] = {}
+        same = True
+        for key, item in value.items():
+            name = self._key(key, walked)
+            walked[name] = self.value(item, below + key)
+            same = same and name == key and walked[name] is item
         return value if same else walked
+
+    def _key(self, key: str, taken: Mapping[str, Json]) -> str:
+        """A key as it may be kept; one that is written like the pseudonym of another must not take its place."""
+        name = self.text(key)
+        while name in taken:
+            name += "'"
+        return name
 
     def _list(self, value: list[Json], path: str) -> Json:
         below = f"{path}.*" if path else "*"
@@ -146,7 +280,19 @@ class _Pass:
 
     def _conceal_all(self, value: Json, kind: str) -> Json:
         if isinstance(value, dict):
-            return {self.text(key): self._conceal_all(item, kind) for key, item in value.items()}
+            concealed: dict[str, Json] = {}
+            for key, item in cast("dict[str, Json]", value).items():
+                concealed[self._key(key, concealed)] = self._conceal_all(item, kind)
+            return concealed
         if isinstance(value, list):
-            return [self._conceal_all(item, kind) for item in value]
+            return [self._conceal_all(item, kind) for item in cast("list[Json]", value)]
         return value if value is None else self._conceal(kind, str(value))
+
+
+class _ClassesOnly(_Pass):
+    """A walk over a value whose texts can all be kept: only what is declared is concealed."""
+
+    __slots__ = ()
+
+    def text(self, text: str) -> str:
+        return text

@@ -71,8 +71,10 @@ class _Meter:
     def open_at(self, now_us: int, window_ms: int) -> int:
         """The bucket of now; what no longer reaches into the window that ends now is dropped, the rest summed up."""
         if self.newest is None:
+            # Rounded up: sixty buckets must never be shorter than the window.
+            width_us = -(-window_ms * 1000 // _BUCKETS)
             # A clock that is behind must not open a window that another process has already filled.
-            newest = max(now_us // max(1, window_ms * 1000 // _BUCKETS), max(self.buckets, default=0))
+            newest = max(now_us // width_us, max(self.buckets, default=0))
             self.buckets = {b: used for b, used in self.buckets.items() if b >= newest - _BUCKETS}
             self.total = sum(self.buckets.values())
             self.newest = newest

@@ -63,6 +63,9 @@ PIECE_LENGTHS = (3, 4)
 INVERSE_REGULARISATION = 3.0
 """The `C` of the logistic regression: best log loss of 1, 3, 10 and 30 over the heads tried."""
 
+TOLERANCE = 3e-4
+"""Where its solver stops. A smaller one changed nothing but the time; at 1e-3 rare labels were not yet learned."""
+
 FAMILIAR_QUANTILE = 0.05
 """Texts below this quantile of what was seen out of fold count as unfamiliar."""
 
@@ -144,6 +147,9 @@ class TextClassifier:
         labels or examples in fewer than `FOLDS` different texts.
         """
         threadpool_limits = _load("threadpoolctl", "threadpool_limits")
+        # The limit below reaches only libraries that are already there.
+        for module in ("scipy.optimize", "sklearn.feature_extraction.text", "sklearn.linear_model"):
+            _load(module, "__name__")
         items = sorted((_clean(example, targets) for example in examples), key=_order)
         _check(items, targets)
         # One thread: on matrices of this size more of them only wait for each other, and sums would depend on them.
@@ -181,9 +187,11 @@ class _FittedHead:
 
     def prediction(self, scores: Floats, familiarity: float) -> Prediction:
         labels = self.summary.labels
-        shares = self.scaling.probabilities(scores) * familiarity + (1 - familiarity) / len(labels)
-        pairs = zip(labels, shares.tolist(), strict=True)
-        ranking = tuple(sorted(pairs, key=lambda pair: -pair[1]))
+        claimed: list[float] = self.scaling.probabilities(scores).tolist()
+        # Ordered before blending, so that even a text of which nothing is known gets the likeliest label first.
+        order = sorted(range(len(labels)), key=lambda place: -claimed[place])
+        even = (1 - familiarity) / len(labels)
+        ranking = tuple((labels[place], claimed[place] * familiarity + even) for place in order)
         label, confidence = ranking[0]
         return Prediction(label=label, confidence=confidence, ranking=ranking, familiarity=familiarity)
 
@@ -306,7 +314,7 @@ def _digest(items: Sequence[Example], targets: tuple[str, ...]) -> str:
                 "folds": FOLDS,
                 "floors": [WORD_FLOOR, PIECE_FLOOR],
                 "pieces": list(PIECE_LENGTHS),
-                "regularisation": INVERSE_REGULARISATION,
+                "regression": [INVERSE_REGULARISATION, TOLERANCE],
                 "familiar": [FAMILIAR_QUANTILE, FAMILIAR_WORDS],
             },
             "targets": list(targets),
@@ -457,7 +465,9 @@ def _fit_regression(part: _Part, truth: Integers, label_count: int) -> tuple[Flo
     weights = np.zeros((label_count, part.inside.shape[1]))
     intercepts = np.zeros(label_count)
     if len(found) > 1 and part.inside.shape[1]:
-        model = _load("sklearn.linear_model", "LogisticRegression")(C=INVERSE_REGULARISATION, max_iter=1000, tol=1e-3)
+        model = _load("sklearn.linear_model", "LogisticRegression")(
+            C=INVERSE_REGULARISATION, max_iter=1000, tol=TOLERANCE
+        )
         model.fit(part.inside[usable], present)
         # Of two labels only the second is described; its log-odds are shared out between both.
         binary = len(found) == 2

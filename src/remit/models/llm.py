@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
 
 from remit.contracts.load import LoadedContract
 from remit.contracts.model import ModelBinding
@@ -64,11 +64,11 @@ def _prompt(binding: ModelBinding, loaded: LoadedContract) -> tuple[str, dict[st
     text = loaded.prompts.get(binding.prompt or "")
     if text is None:
         raise ConfigError(f"a language model needs a prompt; name a file of `prompts/` in contract `{loaded.name}`")
-    path = loaded.folder / "prompts" / f"{Path(binding.prompt or '').stem}.answer.json"
-    try:
-        return text, json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"`{path.name}` lists the labels that the model may answer and can't be read: {error}") from error
+    name = f"{PurePath(binding.prompt or '').stem}.answer.json"
+    listed = loaded.prompts.get(name)
+    if listed is None:
+        raise ConfigError(f"`prompts/{name}` lists the labels that the model may answer; add it to contract `{loaded.name}`")
+    return text, json.loads(listed)
 
 
 def _fill(template: str, args: Mapping[str, Json]) -> str:
@@ -148,15 +148,16 @@ def _understand(text: str, labels: dict[str, list[str]]) -> dict[str, Json] | st
         found = parse(text[start : end + 1])
     except ValueRefused as error:
         return error.message
-    if not isinstance(found, dict) or set(found) != set(labels):
+    if not isinstance(found, dict) or set(cast("dict[str, Json]", found)) != set(labels):
         return f"the keys must be exactly {', '.join(labels)}"
+    answer = cast("dict[str, Json]", found)
     for head, allowed in labels.items():
-        given = found[head]
-        if not isinstance(given, dict) or set(given) != {"label", "confidence_per_mille"}:
+        given: Any = answer[head]
+        if not isinstance(given, dict) or set(cast("dict[str, Json]", given)) != {"label", "confidence_per_mille"}:
             return f"`{head}` must hold exactly `label` and `confidence_per_mille`"
-        confidence = given["confidence_per_mille"]
+        confidence: Any = given["confidence_per_mille"]
         if given["label"] not in allowed:
             return f"`{head}.label` must be one of {', '.join(allowed)}"
         if type(confidence) is not int or not 0 <= confidence <= 1000:
             return f"`{head}.confidence_per_mille` must be an integer from 0 to 1000"
-    return found
+    return answer

@@ -58,7 +58,7 @@ def answer_schema(heads: list[str]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            **{head: _CHOICE for head in heads},
+            **dict.fromkeys(heads, _CHOICE),
             "confidence_per_mille": {"type": "integer", "minimum": 0, "maximum": 1000},
             "usage": _USAGE,
         },
@@ -140,11 +140,12 @@ def read_examples(path: Path) -> list[Example]:
 
 def _example(line: str, place: str) -> Example:
     try:
-        row: Any = json.loads(line)
+        parsed: Any = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"{place}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not ("text" in row or "body" in row):
+    row: dict[str, Any] = parsed if isinstance(parsed, dict) else {}
+    if not ("text" in row or "body" in row):
         raise ConfigError(f"{place}: a line is an object with `title` and `body` (or `text`), and labels")
     text = row.get("text") or f"{row.get('title', '')}\n{row['body']}"
-    labels = {str(key): value for key, value in row.items() if key not in _NOT_LABELS and isinstance(value, str)}
+    labels = {key: value for key, value in row.items() if key not in _NOT_LABELS and isinstance(value, str)}
     return Example(text=str(text), labels=labels)

@@ -34,6 +34,8 @@ _KNOWN = ("id", "reason", "hold", "within")
 _ROLE = re.compile(r"role:[a-z][a-z0-9-]*", re.ASCII)
 _TOKEN = re.compile(r'\s+|//[^\n\r]*|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*|[0-9]+|::|&&|\|\||[=!<>]=|.', re.DOTALL)
 _NAMED = re.compile(r"[`'](.+?)[`']|: (\w+)$")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+_MAX_DEPTH, _MAX_CHAINED = 64, 2_000
 _UNFINISHED = "unexpected end of input"
 
 
@@ -66,6 +68,16 @@ class Statement:
     @property
     def line(self) -> int:
         return self.tokens[0].line
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether Cedar's parser can take it: it recurses, and where its stack ends the whole process does."""
+        depth = deepest = 0
+        for token in self.tokens:
+            depth += (token.text in _OPENING) - (token.text in _CLOSING)
+            deepest = max(deepest, depth)
+        chained = sum(token.text != "," and token.text[0] != '"' for token in self.tokens)
+        return deepest <= _MAX_DEPTH and chained <= _MAX_CHAINED
 
     def line_of(self, path: Sequence[str]) -> int:
         """Where a path such as `("context", "args", "amount")` stands first; the first line if it does not."""
@@ -131,6 +143,10 @@ def read_rules(text: str) -> tuple[tuple[Rule, ...], tuple[PolicyProblem, ...]]:
     problems: list[PolicyProblem] = []
     lines: dict[str, int] = {}
     for statement in statements(text):
+        if not statement.is_bounded:
+            message = "the policy is too long or nested too deeply; split it into several"
+            problems.append(PolicyProblem(line=statement.line, message=message))
+            continue
         try:
             parsed = cedarpy.policies_to_pst(statement.text)
         except ValueError as error:

@@ -102,10 +102,10 @@ def run_policy_tests(path: Path, policy: PolicyDecisionPoint, tools: Mapping[str
 
 
 def _read(document: Document) -> tuple[list[Case], list[Problem]]:
-    problems = list(document.problems)
-    if problems or not isinstance(document.value, list):
+    problems, value = list(document.problems), document.value
+    if problems or not isinstance(value, list):
         return [], problems or [document.problem((), "the file is not a list of cases", "begin each with `- name: …`")]
-    items = cast("list[Json]", document.value)
+    items = cast("list[Json]", value)
     parts = [_part(document, number, item) for number, item in enumerate(items)]
     problems = [problem for part in parts for problem in (*check_shape(part, Case), *_time_problems(part))]
     return ([] if problems else [msgspec.convert(item, Case) for item in items]), problems
@@ -117,7 +117,8 @@ def _part(document: Document, number: int, item: Json) -> Document:
 
 
 def _time_problems(part: Document) -> Iterator[Problem]:
-    at = cast("Mapping[str, Json]", part.value).get("at") if isinstance(part.value, dict) else None
+    value = part.value
+    at = cast("Mapping[str, Json]", value).get("at") if isinstance(value, dict) else None
     try:
         _at_us(at if isinstance(at, str) else None)
     except ValueError:

@@ -115,10 +115,10 @@ def _sum(values: Sequence[Json]) -> int | Decimal | None:
 
 def _amount(value: Json) -> tuple[Json, Json]:
     """A number and its currency, which plain numbers and decimals lack."""
-    if isinstance(value, Mapping):
-        money = cast("Mapping[str, Json]", value)
-        return money.get("amount"), money.get("currency")
-    return value, None
+    if not isinstance(value, Mapping):
+        return value, None
+    money = cast("Mapping[str, Json]", value)
+    return (money.get("amount"), money["currency"]) if "currency" in money else (None, None)
 
 
 def _scalar(value: Json) -> FactValue | None:

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any, cast
@@ -18,10 +18,10 @@ from typing import Any, cast
 import jsonschema_rs
 from sqlalchemy import and_, or_, select, update
 
-from remit.errors import FenceLost, RemitError, RunError
+from remit.errors import ConfigError, FenceLost, RemitError, RunError, StorageError
 from remit.gate.authority import Authority
 from remit.gate.gate import Gate
-from remit.gate.record import open_case_for
+from remit.gate.record import open_case_for, withdraw_approvals
 from remit.gate.verdicts import Completed, Denied
 from remit.identity.tokens import TokenIssuer, TokenRequest, scopes_of
 from remit.journal.events import Draft, EventType
@@ -40,6 +40,10 @@ Workflow = Callable[[Run, Any], Awaitable[Any]]
 
 LEASE_MS = 20_000
 """How long a worker that says nothing keeps a run. It says something three times as often."""
+
+
+_AT_ONCE_US = 1_000_000
+"""Who drives a run within this time of opening it has just opened it; later on, it has waited for a worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +148,11 @@ class Engine:
 
     async def drive(self, run: str) -> RunResult:
         """Drive a run as far as it goes now. Raises `RunError` (code `run_busy`) where another worker has it."""
+        contract, standing = self._standing(run)
+        if standing.outcome != "closed" and self._is_foreign(contract):
+            raise RunError("the agent of this contract lives elsewhere; open a session for it", code="no_workflow")
         if not self._claim(run):
-            return self._standing(run)
+            return self._standing(run)[1]
         async with self._beating(run):
             try:
                 folded, program = self._load(run)
@@ -157,12 +164,12 @@ class Engine:
                 return RunResult(run=run, outcome="running", reason="another worker goes on with it")
 
     @asynccontextmanager
-    async def session(self, run: str) -> AsyncIterator[tuple[Run, Folded]]:
+    async def session(self, run: str) -> AsyncGenerator[tuple[Run, Folded], None]:
         """Hold a run open for an agent that lives elsewhere and proposes calls; the caller closes the run."""
         if not self._claim(run):
             raise RunError(f"run `{run}` is closed, or driven by another worker", code="run_busy")
         async with self._beating(run):
-            folded, program = self._load(run)
+            folded, _ = self._load(run)
             await self._resume(folded)
             yield self._run(folded), folded
 
@@ -179,15 +186,28 @@ class Engine:
             sealed=None if shown is body else body,
             latency_us=max(0, self._journal.clock() - state.opened_at - state.parked_us),
         )
-        statement = rows.set_run(state.run, "closed", self._journal.clock(), outcome)
-        await self._journal.append(state.log, closed, statements=[statement])
+        statements = [
+            rows.set_run(state.run, "closed", self._journal.clock(), outcome),
+            withdraw_approvals(state),
+        ]
+        await self._journal.append(state.log, closed, statements=statements)
         return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
 
+    def check_output(self, folded: Folded, output: Json) -> None:
+        """Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema."""
+        authority = folded.state.authority
+        problem = _output_problem(self._programs(authority.contract.contract, authority.release), output)
+        if problem:
+            raise RunError(problem, code="output_invalid")
+
     def waiting(self) -> list[str]:
-        """Runs that somebody should drive now: decided by a person, expired while held, or left by their worker."""
+        """Runs that somebody should drive now: decided by a person, expired while held, or left by their worker.
+
+        A run whose agent lives elsewhere waits for that agent and for nobody else.
+        """
         table, now = schema.runs.c, self._journal.clock()
         expired = select(schema.cases.c.run).where(schema.cases.c.status == "open", schema.cases.c.expires_at < now)
-        query = select(table.run).where(
+        query = select(table.run, table.contract).where(
             or_(
                 table.status == "ready",
                 and_(table.status == "running", or_(table.lease_until < now, table.lease_until.is_(None))),
@@ -195,29 +215,44 @@ class Engine:
             )
         )
         with storage_errors("look for runs"), self._database.engine.connect() as connection:
-            return [row[0] for row in connection.execute(query.order_by(table.opened_at))]
+            found = connection.execute(query.order_by(table.opened_at)).all()
+        return [row.run for row in found if not self._is_foreign(row.contract)]
 
     async def work(self, stop: asyncio.Event, *, poll_ms: int = 200, at_once: int = 8) -> None:
         """Drive whatever is waiting until `stop` is set; then finish what has begun."""
         driving: dict[str, asyncio.Task[RunResult]] = {}
+        rests_until: dict[str, int] = {}
         while not stop.is_set():
+            now = self._journal.clock()
             for run in self.waiting():
-                if len(driving) < at_once and run not in driving:
+                if len(driving) < at_once and run not in driving and rests_until.get(run, 0) <= now:
                     driving[run] = asyncio.ensure_future(self.drive(run))
             await _wait_any([*driving.values()], stop, poll_ms)
-            driving = {run: task for run, task in driving.items() if not _finished(task)}
+            ended = {run: _failure(task) for run, task in driving.items() if task.done()}
+            for run, error in ended.items():
+                del driving[run]
+                if error is not None:
+                    # What keeps it from going on may last; it is not tried without a pause.
+                    _log.warning("run %s can't go on: %s", run, self._redactor.text(error.message))
+                    rests_until[run] = now + LEASE_MS * 1000
         await asyncio.gather(*driving.values(), return_exceptions=True)
 
     # What follows is how a run is driven.
 
+    def _is_foreign(self, contract: str) -> bool:
+        """Whether no workflow drives the runs of a contract. One that can't be loaded is for `drive` to report."""
+        try:
+            return self._programs(contract, None).workflow is None
+        except (ConfigError, RunError):
+            return False
+
     async def _execute(self, program: Program, folded: Folded) -> RunResult:
-        if program.workflow is None:
-            raise RunError("the agent of this contract lives elsewhere; open a session for it", code="no_workflow")
+        assert program.workflow is not None
         state = folded.state
         try:
             output = await program.workflow(self._run(folded), folded.request)
         except Parked as parked:
-            return await self._park(folded, parked.case)
+            return await self.park(folded, parked.case)
         except Escalated as escalated:
             result = await self.finish(folded, "escalated", reason=escalated.reason)
             return RunResult(run=state.run, outcome="escalated", reason=result.reason, case=escalated.case)
@@ -236,9 +271,9 @@ class Engine:
         return await self.finish(folded, "completed", output=output)
 
     async def _resume(self, folded: Folded) -> None:
-        """Note that a run which has begun before is taken up again."""
+        """Note that a run which has begun before, or has lain about since it was opened, is taken up again."""
         state = folded.state
-        if state.log.place.n > 2:
+        if state.log.place.n > 2 or self._journal.clock() - folded.active_at > _AT_ONCE_US:
             await self._journal.append(
                 state.log, Draft(type=EventType.RUN_RESUMED, actor=state.authority.principal, body={})
             )
@@ -254,8 +289,8 @@ class Engine:
         closed = await self.finish(folded, outcome, reason=error.message)
         return RunResult(run=closed.run, outcome=outcome, reason=error.message, case=case_id)
 
-    async def _park(self, folded: Folded, case: str) -> RunResult:
-        """Free the worker. If the person was faster than this, the run is ready at once."""
+    async def park(self, folded: Folded, case: str) -> RunResult:
+        """Free the worker while a person decides. If the person was faster than this, the run is ready at once."""
         state = folded.state
         now = self._journal.clock()
         with storage_errors("park the run"), self._database.engine.begin() as connection:
@@ -319,13 +354,15 @@ class Engine:
         with storage_errors("look for the run"), self._database.engine.connect() as connection:
             return connection.execute(query).scalar()
 
-    def _standing(self, run: str) -> RunResult:
+    def _standing(self, run: str) -> tuple[str, RunResult]:
+        """The contract of a run, and how it stands."""
         table = schema.runs.c
         with storage_errors("look for the run"), self._database.engine.connect() as connection:
-            row = connection.execute(select(table.status, table.outcome).where(table.run == run)).first()
+            columns = (table.contract, table.status, table.outcome)
+            row = connection.execute(select(*columns).where(table.run == run)).first()
         if row is None:
             raise RunError(f"there is no run `{run}`; `remit runs` lists them", code="run_not_found")
-        return RunResult(run=run, outcome=row.outcome or row.status)
+        return row.contract, RunResult(run=run, outcome=row.outcome or row.status)
 
     def _claim(self, run: str) -> bool:
         """Take the lease of a run, if it is to be driven and nobody drives it."""
@@ -340,7 +377,7 @@ class Engine:
         return claimed.rowcount == 1
 
     @asynccontextmanager
-    async def _beating(self, run: str) -> AsyncIterator[None]:
+    async def _beating(self, run: str) -> AsyncGenerator[None, None]:
         """Renew the lease while the run is driven, and end it with whatever made the driving end."""
         beat = asyncio.ensure_future(self._beat(run))
         try:
@@ -352,7 +389,9 @@ class Engine:
     async def _beat(self, run: str) -> None:
         while True:
             await asyncio.sleep(LEASE_MS / 3000)
-            self._claim(run)
+            # A beat that is missed is made up for by the next; the fence holds whatever the lease says.
+            with suppress(StorageError):
+                self._claim(run)
 
     def _let_go(self, run: str) -> None:
         table = schema.runs.c
@@ -398,9 +437,9 @@ async def _wait_any(tasks: list[asyncio.Task[RunResult]], stop: asyncio.Event, p
     stopping.cancel()
 
 
-def _finished(task: asyncio.Task[RunResult]) -> bool:
-    if task.done() and not task.cancelled():
-        error = task.exception()
-        if error is not None and not isinstance(error, RemitError):
-            raise error
-    return task.done()
+def _failure(task: asyncio.Task[RunResult]) -> RemitError | None:
+    """Why a run could not be driven; whatever is not one of our own errors is raised."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RemitError):
+        raise error
+    return error

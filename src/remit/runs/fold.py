@@ -134,7 +134,8 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
             state.usage.reserve(state.authority.limits[body["tool"]], call.demand)
         return
     past = {"deny": "denied", "reject": "rejected", "hold": "held"}[event.header.verdict]
-    args = {} if past == "rejected" else call.args
+    # What was refused before it was read is described on record, not kept.
+    args = call.args if call.args_digest else {}
     state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=event.header.at))
 
 
@@ -176,6 +177,9 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         case EventType.CALL_COMPLETED:
             result = (event.sealed or body)["result"]
             step.outcome = Completed(result=result)
+            if step.tool in state.authority.limits:
+                left = call.demand.spend - event.header.cost_microusd
+                state.usage.release(state.authority.limits[step.tool], Demand(calls=0, spend=left))
             if call.tool is not None:
                 take_in_result(state, call, result)
             return
@@ -240,3 +244,8 @@ def held(state: RunState, step: str) -> Held | None:
     if asked is None or asked.granted is not None or state.clock() > asked.expires_at:
         return None
     return Held(code="held", message=f"case `{asked.case}` waits for a person", case=asked.case, rules=asked.rules)
+
+
+def waiting_case(state: RunState) -> str | None:
+    """The case of a call that still waits for a person, if there is one."""
+    return next((found.case for step in state.approvals if (found := held(state, step)) is not None), None)

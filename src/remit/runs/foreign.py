@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from remit.errors import StorageError
 from remit.gate.verdicts import Outcome
 from remit.runs.engine import Engine
-from remit.runs.fold import Folded
+from remit.runs.fold import Folded, waiting_case
 from remit.runs.run import Escalated, Run
 from remit.values import Json
 
@@ -21,35 +22,43 @@ class ForeignAgent:
         self._on_behalf_of = on_behalf_of
 
     @asynccontextmanager
-    async def run(self, request: Json, *, request_key: str | None = None) -> AsyncIterator[ForeignRun]:
+    async def run(self, request: Json, *, request_key: str | None = None) -> AsyncGenerator[ForeignRun, None]:
         """Open a run for a request and hold it open while the block lasts.
 
         At the end the run is closed as completed with what `finish` was given, or as escalated; when the block raises,
-        as failed. With a `request_key` that has been used before, the same run goes on.
+        as failed. While a person is still to approve a call it stays open, and so it does when the block is cancelled
+        or the record can't be written. With a `request_key` that has been used before, the same run goes on: the agent
+        proposes from the top again, and gets the recorded outcomes as far as the record goes.
         """
         opened = await self._engine.open(
             self._contract, request, on_behalf_of=self._on_behalf_of, request_key=request_key
         )
         async with self._engine.session(opened) as (run, folded):
-            session = ForeignRun(run, folded)
+            session = ForeignRun(run, folded, self._engine)
             try:
                 yield session
             except Escalated as escalated:
                 await self._engine.finish(folded, "escalated", reason=escalated.reason)
-            except BaseException as error:
+            except StorageError:
+                raise
+            except Exception as error:
                 await self._engine.finish(folded, "failed", reason=f"the agent broke: {type(error).__name__}")
                 raise
             else:
-                await self._engine.finish(folded, session.outcome, output=session.output)
+                waits_for = waiting_case(folded.state)
+                if waits_for is not None:
+                    await self._engine.park(folded, waits_for)
+                else:
+                    await self._engine.finish(folded, "completed", output=session.output)
 
 
 class ForeignRun:
     """One open run of an agent from elsewhere."""
 
-    def __init__(self, run: Run, folded: Folded) -> None:
+    def __init__(self, run: Run, folded: Folded, engine: Engine) -> None:
         self._run = run
         self._folded = folded
-        self.outcome = "completed"
+        self._engine = engine
         self.output: Json = None
 
     @property
@@ -66,5 +75,9 @@ class ForeignRun:
         await self._run.escalate(reason, draft=draft)
 
     def finish(self, output: Json) -> None:
-        """What the run is for: checked against nothing but kept on record."""
+        """What has come of the run; kept on record when the block ends.
+
+        Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema.
+        """
+        self._engine.check_output(self._folded, output)
         self.output = output

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from remit.errors import Diverged, RunError
 from remit.gate.call import Proposal
 from remit.gate.gate import Gate
-from remit.gate.record import open_case_for
+from remit.gate.record import open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.runs.fold import Folded, held, take_up_decision
-from remit.values import Json, digest
+from remit.values import Json, ValueRefused, digest, leaves
 
 T = TypeVar("T")
 
@@ -189,8 +189,8 @@ class Run:
     async def _replay(self, step: str, tool: str, args: Json) -> Outcome | None:
         """The recorded outcome of a step; `None` where it must be decided (again) now."""
         recorded = self._folded.steps[step]
-        same_args = not recorded.args_digest or recorded.args_digest == digest(args)
-        if recorded.tool != tool or not same_args:
+        same_args = not recorded.args_digest or recorded.args_digest == _digest(args)
+        if recorded.tool != recorded_name(self._folded.state, tool) or not same_args:
             raise Diverged(
                 f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and a call of `{tool}` "
                 f"with {'the same' if same_args else 'other'} arguments now; the code has changed since"
@@ -222,12 +222,22 @@ class Run:
         raise NotCompleted(tool, outcome)
 
     async def _model(self, name: str, given: dict[str, Json], step: str) -> Any:
-        answer = await self._call(f"model:{name}", given, step)
+        answer: Any = await self._call(f"model:{name}", given, step)
         floor = self._folded.state.authority.confidence_floor
-        confidence = answer.get("confidence_per_mille") if isinstance(answer, dict) else None
+        confidence: Any = answer.get("confidence_per_mille")
         if floor is not None and confidence is not None and confidence < floor:
             await self.escalate(f"confidence {confidence / 1000:.2f} is below {floor / 1000:.2f}", draft=answer)
         return answer
+
+
+def _digest(args: Json) -> str:
+    """The digest of arguments; empty where they are not acceptable, and so can't be what was recorded."""
+    try:
+        for _ in leaves(args):
+            pass
+    except ValueRefused:
+        return ""
+    return digest(args)
 
 
 async def _within(scope: _Scope, branch: Awaitable[T]) -> T:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from remit.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 HEAD = "0001"
 """The migration that this version of the code works with; a test holds it to the newest file in `migrations/`."""
@@ -55,26 +55,42 @@ def open_database(url: str, *, folder: Path | None = None) -> Database:
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     database = Database(url=parsed, engine=engine)
-    with storage_errors("open the database"):
-        if database.is_sqlite:
-            database.path.parent.mkdir(parents=True, exist_ok=True)
-        _migrate(database)
+    try:
+        with storage_errors("open the database"):
+            if database.is_sqlite:
+                database.path.parent.mkdir(parents=True, exist_ok=True)
+            _migrate(database)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
 def _parse(url: str, folder: Path | None) -> URL:
     if url.startswith("sqlite:") and not url.startswith("sqlite://"):
         path = Path(url.removeprefix("sqlite:"))
+        if not path.name:
+            raise ConfigError(f"`{url}` names no file; use `sqlite:<path>`, such as `sqlite:.remit/remit.db`")
         return URL.create("sqlite", database=str((folder or Path.cwd()) / path))
     try:
         parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ConfigError(f"`{url}` is not a database URL; use `sqlite:<path>` or `postgresql://…`") from error
-    if parsed.get_backend_name() == "postgresql":
+    except (ArgumentError, ValueError):
+        # Neither the text nor the parser's message, which quotes it, is shown: a password may stand in it.
+        message = "`database` is not a database URL; use `sqlite:<path>` or `postgresql://…`"
+        raise ConfigError(message) from None
+    backend = parsed.drivername.partition("+")[0]
+    if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "sqlite":
-        return parsed
+    if backend == "sqlite":
+        return _sqlite_file(parsed)
     raise ConfigError(f"database `{parsed.drivername}` is not supported; use `sqlite:<path>` or `postgresql://…`")
+
+
+def _sqlite_file(url: URL) -> URL:
+    """A SQLite URL that every connection understands alike: a file, and nothing that only some would obey."""
+    if not url.database or url.database == ":memory:" or url.query:
+        raise ConfigError("a SQLite database is a file that all connections share; use `sqlite:<path>`")
+    return url.set(drivername="sqlite")
 
 
 def set_up_sqlite(connection: sqlite3.Connection) -> None:
@@ -100,16 +116,14 @@ def _migrate(database: Database) -> None:
 
 def _version(database: Database) -> str | None:
     with database.engine.connect() as connection:
-        try:
-            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        except DBAPIError as error:
-            if "no such table" in str(error) or "does not exist" in str(error):
-                return None
-            raise
+        # Asked for, not inferred from an error: the server says those in its own language.
+        if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 @contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
+def storage_errors(doing: str) -> Generator[None]:
     """Turn what a database driver raises into a `StorageError` that says what was being done."""
     try:
         yield
@@ -129,7 +143,12 @@ _ADVICE = {
     "locked": "another process holds the write lock; stop it or try again",
     "malformed": "the file is damaged; restore it from a backup",
     "not a database": "the file is damaged or something else; restore it from a backup",
+    "lock timeout": "another process holds the lock; stop it or try again",
+    "no space left": "free some space, then run it again: nothing was lost",
     "connection refused": "start the server or correct `database` in remit.toml",
+    "connection failed": "start the server or correct `database` in remit.toml",
+    "server closed the connection": "it is tried again with the next record",
+    "terminating connection": "it is tried again with the next record",
 }
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import text
 
+from remit.errors import StorageError
 from remit.storage.schema import metadata
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ _LOCK = 7_364_748
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema to the newest version; a second process waits and then finds nothing to do."""
+    """Bring the schema to the newest version; a second process waits and then finds nothing to do.
+
+    Raises `StorageError` (code `schema_unknown`) for a database that a newer version of Remit has migrated.
+    """
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["metadata"] = metadata
@@ -30,5 +35,11 @@ def upgrade(database: Database) -> None:
         else:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StorageError(
+                "the database was migrated by a newer version of Remit; install that version to use it",
+                code="schema_unknown",
+            ) from error
         connection.commit()

@@ -120,4 +120,4 @@ releases = Table(
     Column("bundle", LargeBinary, nullable=False),
 )
 
-__all__ = ["cases", "events", "meters", "metadata", "principals", "releases", "run_keys", "runs"]
+__all__ = ["cases", "events", "metadata", "meters", "principals", "releases", "run_keys", "runs"]

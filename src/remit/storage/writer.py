@@ -1,8 +1,9 @@
 """Writing transactions, the hot path: hand-written statements on one connection per process.
 
 `write` runs a transaction given as two steps: what to read (locking it), and a function from what was read to what to
-write. On SQLite it happens inline, because one commit costs less than handing it to a thread; on Postgres the event
-loop goes on while the server works.
+write. On SQLite a transaction of few rows happens inline, because its commit costs less than handing it to a thread; one
+that many wait for is committed in a thread, so that the next ones are decided meanwhile. On Postgres the event loop goes
+on while the server works.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from remit.errors import StorageError
@@ -61,7 +63,13 @@ class Writer(Protocol):
     """Runs one transaction at a time."""
 
     async def write(self, locks: Locks, decide: Decide) -> None:
-        """Read under lock, decide, write, commit durably. Raises `Collision` or `StorageError`; then nothing is done."""
+        """Read under lock, decide, write, commit durably. `decide` may be asked again where databases make one wait.
+
+        Raises what `decide` raises, `Collision`, or `StorageError`: code `storage_unavailable` where the database
+        can't be written at all, `record_refused` or `row_changed` where it is about what was to be written. Then
+        nothing was done, unless the connection broke at the very commit: then nobody knows, and what was written
+        would collide with itself.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -72,26 +80,39 @@ def open_writer(database: Database) -> Writer:
     return SqliteWriter(database) if database.is_sqlite else PostgresWriter(database)
 
 
+def _refused(error: Exception) -> StorageError:
+    return StorageError(f"the database does not accept the record: {explain(error)}", code="record_refused")
+
+
 class SqliteWriter:
     """SQLite: `BEGIN IMMEDIATE` takes the one write lock, so whatever is read stays true until the commit."""
 
     def __init__(self, database: Database) -> None:
-        self._path = str(database.path)
+        self._path = database.path
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
 
     async def write(self, locks: Locks, decide: Decide) -> None:
         connection = self._connect()
+        self._check_file()
         await self._begin(connection)
         try:
-            self._run(connection, locks, decide)
-            connection.execute("COMMIT")
+            rows = self._run(connection, locks, decide)
+            await self._commit(connection, rows)
         except BaseException as error:
             self._roll_back(connection)
-            if isinstance(error, sqlite3.IntegrityError):
-                raise Collision(str(error)) from error
             if isinstance(error, sqlite3.Error):
-                raise StorageError(f"can't write the record: {explain(error)}") from error
+                raise _translated(error) from error
             raise
+
+    def _check_file(self) -> None:
+        """The file is still the one that was opened: what goes into one that was deleted is durable nowhere."""
+        try:
+            now = _identity(self._path)
+        except OSError as error:
+            raise StorageError(f"can't write the record: {explain(error)}; {_PUT_BACK}") from error
+        if now != self._file:
+            raise StorageError(f"can't write the record: `{self._path}` is another file now; {_PUT_BACK}")
 
     async def _begin(self, connection: sqlite3.Connection) -> None:
         """Take the write lock; while another process holds it, the event loop goes on."""
@@ -100,25 +121,44 @@ class SqliteWriter:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 return
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or waited_ms >= BUSY_MS:
-                    raise StorageError(f"can't write the record: {explain(error)}") from error
+                    raise _translated(error) from error
             await asyncio.sleep(wait_ms / 1000)
             waited_ms += wait_ms
             wait_ms = min(2 * wait_ms, 50)
 
-    def _run(self, connection: sqlite3.Connection, locks: Locks, decide: Decide) -> None:
+    async def _commit(self, connection: sqlite3.Connection, rows: int) -> None:
+        if rows < _WORTH_A_THREAD:
+            connection.execute("COMMIT")
+            return
+        committing = asyncio.get_running_loop().run_in_executor(None, connection.execute, "COMMIT")
+        try:
+            await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            # Nobody may touch the connection before the thread has let go of it.
+            await asyncio.wait([committing])
+            raise
+
+    def _run(self, connection: sqlite3.Connection, locks: Locks, decide: Decide) -> int:
+        """Read, decide and write; returns how many rows were written."""
         meters = dict(_select_in(connection, "SELECT meter, state FROM meters WHERE meter IN", locks.meters))
         enabled = _select_in(
             connection, "SELECT principal FROM principals WHERE enabled AND principal IN", locks.principals
         )
         found = Found(meters=meters, enabled=frozenset(row[0] for row in enabled))
+        rows = 0
         for statement in decide(found):
-            if isinstance(statement.params, dict):
-                _check_changes(statement, connection.execute(statement.sql, statement.params).rowcount)
-            else:
-                connection.executemany(statement.sql, statement.params)
+            rows += 1 if isinstance(statement.params, dict) else len(statement.params)
+            try:
+                if isinstance(statement.params, dict):
+                    _check_changes(statement, connection.execute(statement.sql, statement.params).rowcount)
+                else:
+                    connection.executemany(statement.sql, statement.params)
+            except (UnicodeError, OverflowError) as error:
+                raise _refused(error) from error
+        return rows
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -131,12 +171,25 @@ class SqliteWriter:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             try:
-                # Autocommit mode: this module says itself when a transaction begins and ends.
-                connection = sqlite3.connect(self._path, isolation_level=None, timeout=0, cached_statements=256)
+                # Never made anew: the file exists since the database was opened. Autocommit mode: this module says
+                # itself when a transaction begins and ends.
+                connection = sqlite3.connect(
+                    f"{self._path.absolute().as_uri()}?mode=rw",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=0,
+                    cached_statements=256,
+                    check_same_thread=False,
+                )
+            except sqlite3.Error as error:
+                raise StorageError(f"can't open the database: {explain(error)}") from error
+            try:
                 set_up_sqlite(connection)
                 # Waiting is done by `_begin`, without blocking.
                 connection.execute("PRAGMA busy_timeout = 0")
-            except sqlite3.Error as error:
+                self._file = self._file or _identity(self._path)
+            except (sqlite3.Error, OSError) as error:
+                connection.close()
                 raise StorageError(f"can't open the database: {explain(error)}") from error
             self._connection = connection
         return self._connection
@@ -145,6 +198,27 @@ class SqliteWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+_WORTH_A_THREAD = 12
+"""Rows from which on a commit goes to a thread: about so many belong to a handful of calls."""
+
+_PUT_BACK = "put the database's file back and start again"
+_TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+_ABOUT_THE_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    if isinstance(error, sqlite3.IntegrityError) and error.sqlite_errorcode in _TAKEN:
+        return Collision(str(error))
+    if isinstance(error, _ABOUT_THE_RECORD):
+        return _refused(error)
+    return StorageError(f"can't write the record: {explain(error)}")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _check_changes(statement: Statement, changed: int) -> None:
@@ -162,32 +236,44 @@ class PostgresWriter:
     """Postgres through psycopg's asynchronous connection. Meters are locked in the order of their names."""
 
     def __init__(self, database: Database) -> None:
-        self._conninfo = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        # Exactly what the engine connects with; its own adapters are left out.
+        _, options = database.engine.dialect.create_connect_args(database.url)
+        self._options: dict[str, Any] = {**_WAITS, **{name: value for name, value in options.items() if name != "context"}}
         self._connection: Any = None
 
     async def write(self, locks: Locks, decide: Decide) -> None:
         import psycopg
+        from psycopg.errors import DeadlockDetected, SerializationFailure, UniqueViolation
 
-        try:
-            connection = await self._connect()
-            async with connection.transaction(), connection.cursor() as cursor:
-                found = await self._read(cursor, locks)
-                statements = decide(found)
-                async with connection.pipeline():
-                    for statement in statements:
-                        if statement.changes is None:
-                            await _execute(cursor, statement)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._transaction(await self._connect(), locks, decide)
+            except UniqueViolation as error:
+                raise Collision(str(error)) from error
+            except (DeadlockDetected, SerializationFailure) as error:
+                # The server took it back because of others; asked again it finds what they left.
+                if attempt == _ATTEMPTS:
+                    raise StorageError(f"can't write the record: {explain(error)}; try again") from error
+            except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
+                raise _refused(error) from error
+            except (psycopg.Error, OSError) as error:
+                await self.close()
+                raise StorageError(f"can't write the record: {explain(error)}") from error
+        return None
+
+    async def _transaction(self, connection: Any, locks: Locks, decide: Decide) -> None:
+        async with connection.transaction(), connection.cursor() as cursor:
+            found = await self._read(cursor, locks)
+            statements = decide(found)
+            counted: list[tuple[Statement, Any]] = []
+            async with connection.pipeline():
                 for statement in statements:
-                    if statement.changes is not None:
-                        await _execute(cursor, statement)
-                        _check_changes(statement, cursor.rowcount)
-        except psycopg.errors.UniqueViolation as error:
-            raise Collision(str(error)) from error
-        except psycopg.errors.DeadlockDetected as error:
-            raise Collision(str(error)) from error
-        except (psycopg.Error, OSError) as error:
-            await self.close()
-            raise StorageError(f"can't write the record: {explain(error)}") from error
+                    # Pipelined, a cursor knows its count only at the end: one for each that is asked for its count.
+                    own = cursor if statement.changes is None else connection.cursor()
+                    counted.append((statement, own))
+                    await _execute(own, statement)
+            for statement, own in counted:
+                _check_changes(statement, own.rowcount)
 
     async def _read(self, cursor: Any, locks: Locks) -> Found:
         """Lock the meters and read them with the principals, in one round trip where nothing must be created first."""
@@ -212,8 +298,10 @@ class PostgresWriter:
         import psycopg
 
         if self._connection is None or self._connection.closed:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            connection: Any = await psycopg.AsyncConnection.connect(**self._options, autocommit=True)
             connection.prepare_threshold = 1
+            # Whatever the server's default is: durable when the commit returns, and never waiting without end.
+            await connection.execute(_SET_UP, (str(BUSY_MS),))
             self._connection = connection
         return self._connection
 
@@ -223,6 +311,10 @@ class PostgresWriter:
             self._connection = None
 
 
+_ATTEMPTS = 5
+_WAITS = {"connect_timeout": 5, "tcp_user_timeout": 30_000}
+"""Seconds until a server that does not answer counts as down, milliseconds until one that fell silent does."""
+_SET_UP = "SELECT set_config('synchronous_commit', 'on', false), set_config('lock_timeout', %s, false)"
 # msgpack's empty map: a meter on which nothing was charged yet.
 _MAKE_METERS = (
     "INSERT INTO meters (meter, state) SELECT name, '\\x80'::bytea FROM unnest(%s::text[]) AS name "
@@ -241,7 +333,10 @@ def _for_psycopg(sql: str) -> str:
 
 async def _execute(cursor: Any, statement: Statement) -> None:
     sql = _for_psycopg(statement.sql)
-    if isinstance(statement.params, dict):
-        await cursor.execute(sql, statement.params)
-    else:
-        await cursor.executemany(sql, statement.params)
+    try:
+        if isinstance(statement.params, dict):
+            await cursor.execute(sql, statement.params)
+        else:
+            await cursor.executemany(sql, statement.params)
+    except (UnicodeError, OverflowError) as error:
+        raise _refused(error) from error

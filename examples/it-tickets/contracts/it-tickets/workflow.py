@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from remit import Completed, Held, NotCompleted, Outcome, Parked, Rejected, Run
 
-SIMILAR = 0.42
-"""Share of the rarer words that two tickets must have in common to be taken for the same matter."""
+SIMILAR = 0.35
+"""From this share of telling words in common (Dice's coefficient) two tickets are taken for the same matter."""
+SEARCHES, CANDIDATES = 3, 2
 NOTE_LIMIT = 400
 
 _WORD = re.compile(r"[^\W\d_]{4,}|\d{3,}")
+_COMMON = frozenset(
+    ["about", "access", "account", "after", "anything", "back", "before", "call", "calls", "change", "client", "colleague", "could", "customer", "desk", "doesn", "each", "every", "from", "hand", "have", "just", "laptop", "last", "like", "list", "locked", "login", "mail", "mailbox", "mails", "month", "more", "morning", "name", "need", "network", "next", "nobody", "nothing", "number", "office", "only", "open", "other", "page", "password", "people", "phone", "please", "program", "reset", "right", "room", "says", "screen", "server", "should", "shows", "since", "some", "start", "still", "that", "them", "then", "there", "this", "three", "time", "today", "unlock", "until", "update", "when", "which", "with", "without", "work", "works", "would", "wrong"]
+)
+"""Words that stand in tickets of every kind and tell nothing about one of them."""
 _ACCOUNT = re.compile(r"(?:account|user ?name|login|user)\b(?:\s+(?:name|is|for|of|my))*\s*[:=]?\s*[`'\"]?([\w.@+-]{3,64} ?)", re.I)
 
 
 async def it_tickets(run: Run, request: dict[str, Any]) -> dict[str, Any]:
     """The contract's entry point: one ticket in, one decision out."""
     issue = await run.call("tracker.read", issue=request["issue"])
-    text = "\n".join([issue["title"], *(message["text"] for message in issue["messages"])])
+    text = whole_text(issue)
     if len(_WORD.findall(text)) < 4:
         await run.escalate("data missing: the ticket hardly says anything")
 
@@ -36,24 +42,30 @@ async def it_tickets(run: Run, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def find_original(run: Run, issue: dict[str, Any], text: str) -> int | None:
-    """An earlier ticket that is about the same matter, by the words that both use."""
-    words = sorted(set(_WORD.findall(issue["title"].lower())), key=lambda word: (-len(word), word))[:3]
-    for word in words:
-        found = await run.call("tracker.search", text=word, limit=20)
-        for other in found["issues"]:
-            if other["issue"] >= issue["issue"] or overlap(issue["title"], other["title"]) < 0.25:
-                continue
-            earlier = await run.call("tracker.read", issue=other["issue"])
-            whole = "\n".join([earlier["title"], *(message["text"] for message in earlier["messages"])])
-            if overlap(text, whole) >= SIMILAR:
-                return int(other["issue"])
+    """An earlier ticket about the same matter: found by the title's rarest words, compared by all telling words."""
+    words = sorted(telling(issue["title"]), key=lambda word: (-len(word), word))[:SEARCHES]
+    found = await run.gather(*(run.call("tracker.search", text=word, limit=20) for word in words))
+    hits = Counter(other["issue"] for page in found for other in page["issues"] if other["issue"] < issue["issue"])
+    for number, _ in sorted(hits.items(), key=lambda hit: (-hit[1], hit[0]))[:CANDIDATES]:
+        earlier = await run.call("tracker.read", issue=number)
+        if earlier["status"] == "open" and overlap(text, whole_text(earlier)) >= SIMILAR:
+            return int(number)
     return None
 
 
+def whole_text(issue: dict[str, Any]) -> str:
+    """What the requester wrote: the title and the first message; notes of others say nothing about the matter."""
+    return "\n".join([issue["title"], issue["messages"][0]["text"]])
+
+
+def telling(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower())) - _COMMON
+
+
 def overlap(one: str, other: str) -> float:
-    """How much of the shorter text's words stand in the longer one too."""
-    first, second = set(_WORD.findall(one.lower())), set(_WORD.findall(other.lower()))
-    return len(first & second) / max(1, min(len(first), len(second)))
+    """Dice's coefficient of the telling words."""
+    first, second = telling(one), telling(other)
+    return 2 * len(first & second) / max(1, len(first) + len(second))
 
 
 async def close_duplicate(run: Run, issue: dict[str, Any], original: int) -> dict[str, Any]:
@@ -72,10 +84,10 @@ async def reset_access(
 ) -> dict[str, Any]:
     """Ask for the reset of the account that the ticket names, else of the requester's own."""
     requester = await run.call("directory.lookup", email=issue["requester"])
-    named = _ACCOUNT.search(text)
-    if requester is None or (requester["shared"] and named is None):
+    named = next((name for name in _ACCOUNT.findall(text) if looks_like_an_account(name)), None)
+    if named is None and (requester is None or requester["shared"]):
         await run.escalate("data missing: the ticket does not say whose access it is about")
-    account = named[1] if named and looks_like_an_account(named[1]) else requester["account"]
+    account = named or requester["account"]
     outcome = await propose_reset(run, account)
     if isinstance(outcome, Rejected):
         account = account.strip().lower().partition("@")[0]

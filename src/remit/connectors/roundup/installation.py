@@ -227,14 +227,25 @@ def interpreter_files() -> tuple[Path, ...]:
 
 
 def copy_interpreter(target: Path) -> None:
-    """Copy the base interpreter, without packages, tests and graphical parts, so that other users can run it."""
+    """Copy the base interpreter, without packages, tests and graphical parts, so that other users can run it.
+
+    These are links where the file system allows: 80 MB less, and a second. Their owners and modes stay as they are.
+    """
     base = Path(sys.base_prefix)
     (target / "bin").mkdir(parents=True)
-    shutil.copy2((base / "bin" / version_name()).resolve(), target / "bin" / version_name())
-    library = Path(sysconfig.get_path("stdlib"))
-    shutil.copytree(library, target / "lib" / version_name(), ignore=shutil.ignore_patterns(*NOT_COPIED))
+    link_or_copy(str(base / "bin" / version_name()), str(target / "bin" / version_name()))
+    library, ignore = Path(sysconfig.get_path("stdlib")), shutil.ignore_patterns(*NOT_COPIED)
+    shutil.copytree(library, target / "lib" / version_name(), ignore=ignore, copy_function=link_or_copy)
     for shared in base.glob("lib/lib*.so*"):
-        shutil.copy2(shared, target / "lib" / shared.name)
+        link_or_copy(str(shared), str(target / "lib" / shared.name))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file, or what a symbolic link points at, a second name; across file systems, copy it."""
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def readable_by_all(*paths: Path) -> bool:

@@ -1,4 +1,4 @@
-# ruff: noqa: D417 - the context is handed in by the gate, and a docstring is what the agent reads
+
 """The tools of a Roundup tracker, over the connection `tracker`.
 
 What a call is about is read before it is judged, and a write names the ETag that was read then: whatever changed in

@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
 from remit.gate.authority import Verifiable
-from remit.gate.call import Call, RunState
-from remit.gate.verdicts import Deny
+from remit.gate.call import Call, Proposal, RunState
+from remit.gate.verdicts import Completed, Deny, Outcome
 from remit.policy.decision import MustHold
+from remit.values import encode
+
+Propose = Callable[[RunState, Proposal], Awaitable[Outcome]]
 
 
-async def verified(call: Call, run: RunState) -> Call | Deny:
-    """Every verifier must agree. Where one does not, a person decides, if the contract names one; else nobody may."""
+class Verified:
+    """Every verifier must agree. Where one does not, a person decides, if the contract names one; else nobody may.
+
+    `propose` is the gate itself: a second model is asked through it like any other.
+    """
+
+    def __init__(self, propose: Propose) -> None:
+        self._propose = propose
+
+    async def __call__(self, call: Call, run: RunState) -> Call | Deny:
+        action = call.action
+        assert action is not None
+        if not action.verify:
+            return call
+        earlier = {past.tool: past.result for past in run.past if past.outcome == "completed"}
+        shown = Verifiable(tool=call.proposal.tool, args=call.args, earlier=earlier)
+        objections: list[str] = []
+        for number, name in enumerate(action.verify, start=1):
+            if name.startswith("model:"):
+                objection = await self._ask_model(name, number, call, run)
+            else:
+                objection = await run.authority.verifiers[name](shown)
+            if objection is not None:
+                objections.append(f"{name}: {objection}")
+        return _judged(call, objections)
+
+    async def _ask_model(self, name: str, number: int, call: Call, run: RunState) -> str | None:
+        """The second model sees the call alone, nothing of how it came about; only a clear `yes` is agreement."""
+        asked = encode({"tool": call.proposal.tool, "arguments": call.args}).decode()
+        proposal = Proposal(
+            tool=name,
+            args={"text": asked, "decide": ["agrees"]},
+            step=f"{call.proposal.step}.verify-{number}",
+            token=call.proposal.token,
+        )
+        outcome = await self._propose(run, proposal)
+        if not isinstance(outcome, Completed):
+            return outcome.message
+        answer = outcome.result.get("agrees") or {}
+        return None if answer.get("label") == "yes" else "the second model does not agree"
+
+
+def _judged(call: Call, objections: list[str]) -> Call | Deny:
     action = call.action
     assert action is not None
-    if not action.verify:
-        return call
-    earlier = {past.tool: past.result for past in run.past if past.outcome == "completed"}
-    shown = Verifiable(tool=call.proposal.tool, args=call.args, earlier=earlier)
-    objections: list[str] = []
-    for name in action.verify:
-        objection = await run.authority.verifiers[name](shown)
-        if objection is not None:
-            objections.append(f"{name}: {objection}")
     if not objections:
         return call
     message = "; ".join(objections)
@@ -35,4 +72,16 @@ async def verified(call: Call, run: RunState) -> Call | Deny:
         roles=(action.approval.by,),
         expires_ms=duration_ms(action.approval.within),
     )
-    return call if isinstance(call.decision, MustHold) else replace(call, decision=held)
+    if isinstance(call.decision, MustHold):
+        held = _both(call.decision, held)
+    return replace(call, decision=held)
+
+
+def _both(asked: MustHold, held: MustHold) -> MustHold:
+    """One question for both: whoever answers what policy asks must see the objection too."""
+    return MustHold(
+        rules=(*asked.rules, *held.rules),
+        reasons=(*asked.reasons, *held.reasons),
+        roles=tuple(dict.fromkeys((*asked.roles, *held.roles))),
+        expires_ms=min(asked.expires_ms, held.expires_ms),
+    )

@@ -13,8 +13,10 @@ from remit.contracts.quantities import decimal_units
 from remit.gate.call import Call, RunState
 from remit.gate.verdicts import Reject
 from remit.limits.rules import Demand
+from remit.provenance.labels import pattern
+from remit.tools.registry import nodes_at
 from remit.tools.spec import ToolSpec
-from remit.values import MAX_BYTES, Json, ValueRefused, digest, encode, leaves, show_path
+from remit.values import MAX_BYTES, Json, Path, ValueRefused, digest, encode, leaves, show_path
 
 _MOST_ERRORS = 5
 
@@ -26,8 +28,7 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     if type(args) is not dict:
         return Reject(code="arguments_invalid", message="arguments are an object of names and values")
     try:
-        for _ in leaves(args):
-            pass
+        floats = [path for path, leaf in leaves(args) if type(leaf) is float]
     except ValueRefused as error:
         return Reject(code="arguments_invalid", message=error.message)
     size = len(encode(args))
@@ -36,11 +37,21 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     if not tool.spec.input_validator.is_valid(args):
         problems = "; ".join(_explain(tool.spec.input_validator.iter_errors(args)))
         return Reject(code="arguments_invalid", message=problems)
+    for path in floats:
+        if _is_whole(tool.spec, path):
+            message = f"`{show_path(path)}` is a whole number; write it without a decimal point"
+            return Reject(code="arguments_invalid", message=message)
     try:
         demand = _demand(tool.spec, args, run.authority.spends.get(tool.spec.name, 0))
     except ValueError as error:
         return Reject(code="arguments_invalid", message=f"`{tool.spec.money}`: {error}")
     return replace(call, args=args, args_digest=digest(args), demand=demand, fields=_fields(tool.spec, args))
+
+
+def _is_whole(spec: ToolSpec, path: Path) -> bool:
+    """Whether only integers may stand there. JSON Schema takes `1.0` for one, which a strict tool does not."""
+    kinds = [node["type"] for node in nodes_at(spec.input_schema, pattern(path)) if "type" in node]
+    return any("integer" in kind for kind in kinds) and not any("number" in kind for kind in kinds)
 
 
 def _explain(errors: Iterable[Any]) -> list[str]:

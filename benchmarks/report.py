@@ -1,0 +1,90 @@
+"""The figures as a table, and beside what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+WITHOUT_DISK_MS = 0.30
+SYNCS = 3
+CALLS_PER_S = 3_000
+START_S = 0.3
+
+
+def middle(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure over the rounds."""
+    return {name: median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def reach(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is asked for, what was measured, and whether it is met."""
+    bare = found["without_disk"]["100"]["p50_ms"]
+    goal = SYNCS * found["fdatasync"]["growing_ms"] + bare
+    made = [
+        _goal("the gate without the disk, 100 policies, p50", "ms", bare, at_most=WITHOUT_DISK_MS),
+        _goal("one durable call, SQLite, p50", "ms", found["sqlite"]["one_at_a_time"]["p50_ms"], at_most=goal),
+        _goal("64 at once, SQLite", "calls/s", found["sqlite"]["concurrent"]["calls_per_s"], at_least=CALLS_PER_S),
+    ]
+    if "concurrent" in found["postgres"]:
+        there = found["postgres"]
+        made += [
+            _goal("one durable call, Postgres, p50", "ms", there["one_at_a_time"]["p50_ms"], at_most=goal),
+            _goal("64 at once, Postgres", "calls/s", there["concurrent"]["calls_per_s"], at_least=CALLS_PER_S),
+        ]
+    made.append(_goal("start of the command line", "s", found["start"]["command_line_s"], at_most=START_S))
+    return made
+
+
+def _goal(
+    name: str, unit: str, value: float, *, at_most: float | None = None, at_least: float | None = None
+) -> dict[str, Any]:
+    met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
+    wanted = f"≤ {at_most:.2f}" if at_most is not None else f"≥ {at_least:,.0f}"
+    return {"name": name, "unit": unit, "value": value, "wanted": wanted, "met": met}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Everything, for people."""
+    return "\n".join(_lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield "machine"
+    yield from (f"  {name:<12}{value}" for name, value in found["machine"].items())
+    sync = found["fdatasync"]
+    yield "\nfdatasync of 4 KiB, p50"
+    yield f"  growing file {sync['growing_ms']:.3f} ms, preallocated {sync['preallocated_ms']:.3f} ms"
+    yield "\none call at a time                p50 ms    p95 ms    CPU ms"
+    for policies, spread in found["without_disk"].items():
+        yield _row(f"without the disk, {policies} policies", spread)
+    for name in ("sqlite", "postgres"):
+        if "one_at_a_time" in found[name]:
+            yield _row(f"durable, {name}, 100 policies", found[name]["one_at_a_time"])
+    yield "\n64 at once                        calls/s   CPU ms per call   rounds"
+    for name in ("sqlite", "postgres"):
+        yield _concurrent(name, found[name])
+    yield "\nmemory of a call"
+    yield f"  peak {found['memory']['peak_kib']:.1f} KiB, kept by its run {found['memory']['kept_kib']:.1f} KiB"
+    yield "\nwhere the time of 64 at once goes (SQLite, under cProfile, per call)"
+    yield "      own µs   total µs   calls"
+    for row in found["profile"]:
+        yield f"  {row['own_us']:>10.1f} {row['total_us']:>10.1f} {row['calls']:>7}  {row['where']}"
+    start = found["start"]
+    yield f"\nstart of the command line {start['command_line_s']:.3f} s (Python alone {start['bare_python_s']:.3f} s)"
+    yield "\nreach"
+    for goal in found["reach"]:
+        mark = "met   " if goal["met"] else "missed"
+        yield f"  {mark} {goal['name']:<46} {goal['value']:>9,.2f} {goal['unit']:<8} wanted {goal['wanted']}"
+
+
+def _row(name: str, spread: dict[str, float]) -> str:
+    return f"  {name:<30}{spread['p50_ms']:>8.3f}  {spread['p95_ms']:>8.3f}  {spread['cpu_ms']:>8.3f}"
+
+
+def _concurrent(name: str, there: dict[str, Any]) -> str:
+    if "skipped" in there:
+        return f"  {name:<30}skipped: {there['skipped']}"
+    rounds = " ".join(f"{each['calls_per_s']:,.0f}" for each in there["rounds"])
+    middle_ = there["concurrent"]
+    return f"  {name:<30}{middle_['calls_per_s']:>9,.0f}  {middle_['cpu_ms_per_call']:>15.3f}   {rounds}"

@@ -1,0 +1,356 @@
+"""An approval answers one question, asked of people who may answer it, once and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import REFUND, Shop, make_shop
+
+from remit import Completed, Denied, Held, Outcome, Remit
+from remit.cases.cases import Case, Decision
+from remit.errors import CaseError, IdentityError, StorageError
+from remit.gate.call import Proposal
+from remit.identity.tokens import TokenRequest, scopes_of
+from remit.journal.events import Draft, EventType
+from remit.journal.journal import system_clock
+from remit.runs.engine import RunResult
+from remit.storage import schema
+
+pytestmark = pytest.mark.anyio
+
+WORKFLOW = """
+async def refunds(run, request):
+    if request.get("order"):
+        return {"paid": await run.call("payments.refund", order=request["order"], amount=AMOUNT, account="DE1")}
+    return {"checked": await run.call("risk.check", order=1)}
+
+AMOUNT = {"amount": "60.00", "currency": "EUR"}
+"""
+HOUR_US = 3_600_000_000
+
+
+class Clock:
+    """The system's clock, moved on by hand."""
+
+    def __init__(self) -> None:
+        self.ahead_us = 0
+
+    def __call__(self) -> int:
+        return system_clock() + self.ahead_us
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database_url: str) -> Shop:
+    made = make_shop(tmp_path, database_url)
+    actions = [REFUND, {"tool": "risk.check"}]
+    made.contract("refunds", actions, workflow=WORKFLOW)
+    made.contract("away", actions)
+    return made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def remit(shop: Shop, clock: Clock) -> AsyncIterator[Remit]:
+    async with Remit(shop.folder, clock=clock) as opened:
+        yield opened
+
+
+async def ask(remit: Remit, on_behalf_of: str | None = None) -> tuple[RunResult, Case]:
+    """A run that is held, and its case."""
+    result = await remit.run("refunds", {"order": 4}, on_behalf_of=on_behalf_of)
+    assert result.outcome == "held"
+    assert result.case is not None
+    return result, remit.cases.get(result.case)
+
+
+async def approve(remit: Remit, case: str, person: str = "lee", reason: str = "") -> Case:
+    return await remit.cases.decide(case, Decision.APPROVED, token=remit.person_token(person), reason=reason)
+
+
+async def propose_again(remit: Remit, run: str, **changed: Any) -> Outcome:
+    """Propose the held step once more, as a run does that is taken up again."""
+    async with remit.engine.session(run) as (_, folded):
+        state = folded.state
+        scopes = scopes_of(state.authority.contract)
+        authority = state.authority
+        request = TokenRequest(
+            principal=authority.principal,
+            tenant=authority.tenant,
+            region=authority.region,
+            scopes=scopes,
+            contract=authority.release,
+            run=run,
+        )
+        token = remit.issuer.issue(request, remit.clock())
+        args = {"order": 4, "amount": {"amount": "60.00", "currency": "EUR"}, "account": "DE1", **changed}
+        proposal = Proposal(tool="payments.refund", args=args, step="1", token=token)
+        return await remit.pipeline.propose(state, proposal)
+
+
+async def test_an_approved_run_is_taken_up_by_a_worker_that_did_other_work_meanwhile(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    stop = asyncio.Event()
+    worker = asyncio.ensure_future(remit.engine.work(stop, poll_ms=10))
+    meanwhile = await remit.run("refunds", {})
+    assert meanwhile.outcome == "completed"
+    assert shop.ledger() == []
+    await approve(remit, case.case)
+    async with asyncio.timeout(20):
+        while (await remit.engine.drive(held.run)).outcome != "completed":
+            await asyncio.sleep(0.01)
+    stop.set()
+    await worker
+    assert len(shop.ledger()) == 1
+
+
+async def test_a_held_run_survives_the_process_that_held_it(shop: Shop) -> None:
+    async with Remit(shop.folder) as first:
+        held, case = await ask(first)
+    async with Remit(shop.folder) as second:
+        assert second.engine.waiting() == []
+        await approve(second, case.case)
+    async with Remit(shop.folder) as third:
+        assert third.engine.waiting() == [held.run]
+        result = await third.engine.drive(held.run)
+        assert (result.outcome, result.output) == ("completed", {"paid": "paid 60.00"})
+        assert (await third.engine.drive(held.run)).outcome == "completed"
+    assert len(shop.ledger()) == 1
+
+
+async def test_the_person_is_shown_the_call_and_why_it_waits(remit: Remit) -> None:
+    _, case = await ask(remit)
+    question = remit.cases.question(case)
+    assert question["shown"]["tool"] == "payments.refund"
+    assert question["shown"]["args"]["amount"] == {"amount": "60.00", "currency": "EUR"}
+    assert question["shown"]["labels"]["account"] == ["model"]
+    assert question["shown"]["rules"] == ["autonomy:payments.refund"]
+    assert case.roles == ("role:care-lead",)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"account": "DE2"}, {"amount": {"amount": "60.01", "currency": "EUR"}}, {"order": 5}]
+)
+async def test_an_approval_of_other_arguments_is_stale(remit: Remit, shop: Shop, changed: dict[str, Any]) -> None:
+    held, case = await ask(remit)
+    await approve(remit, case.case)
+    outcome = await propose_again(remit, held.run, **changed)
+    assert isinstance(outcome, Denied)
+    assert outcome.code == "approval_stale"
+    assert shop.tries() == []
+
+
+async def test_an_approval_carries_out_exactly_what_was_asked(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    await approve(remit, case.case)
+    assert isinstance(await propose_again(remit, held.run), Completed)
+    assert len(shop.ledger()) == 1
+
+
+async def test_without_an_answer_nothing_is_carried_out(remit: Remit, shop: Shop) -> None:
+    held, _ = await ask(remit)
+    assert isinstance(await propose_again(remit, held.run), Held)
+    assert (await remit.engine.drive(held.run)).outcome == "held"
+    assert shop.tries() == []
+
+
+async def test_a_denied_case_denies_the_call_with_the_reason(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    await remit.cases.decide(case.case, Decision.DENIED, token=remit.person_token("lee"), reason="too much")
+    result = await remit.engine.drive(held.run)
+    assert result.outcome == "denied"
+    assert "too much" in result.reason
+    assert shop.tries() == []
+
+
+async def test_an_approval_that_comes_too_late_is_refused_and_the_run_ends(
+    remit: Remit, shop: Shop, clock: Clock
+) -> None:
+    held, case = await ask(remit)
+    clock.ahead_us = 5 * HOUR_US
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, case.case)
+    assert refused.value.code == "case_expired"
+    assert remit.engine.waiting() == [held.run]
+    result = await remit.engine.drive(held.run)
+    assert (result.outcome, "in time" in result.reason) == ("denied", True)
+    assert remit.engine.waiting() == []
+    assert remit.cases.get(case.case).status == "expired"
+    assert shop.tries() == []
+
+
+async def test_an_approval_that_is_used_too_late_has_expired(remit: Remit, shop: Shop, clock: Clock) -> None:
+    held, case = await ask(remit)
+    await approve(remit, case.case)
+    clock.ahead_us = 5 * HOUR_US
+    assert (await remit.engine.drive(held.run)).outcome == "denied"
+    assert shop.tries() == []
+
+
+async def test_an_approval_under_another_release_does_not_let_the_run_go_on(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    await approve(remit, case.case)
+    shop.contract("refunds", [REFUND, {"tool": "risk.check"}], workflow=WORKFLOW, policy="// another text\n")
+    async with Remit(shop.folder) as later:
+        with pytest.raises(Exception, match="put the earlier files back"):
+            await later.engine.drive(held.run)
+    assert shop.tries() == []
+
+
+async def test_a_case_is_decided_once(remit: Remit) -> None:
+    _, case = await ask(remit)
+    await approve(remit, case.case)
+    for decision in (Decision.APPROVED, Decision.DENIED):
+        with pytest.raises(CaseError) as refused:
+            await remit.cases.decide(case.case, decision, token=remit.person_token("kim"))
+        assert refused.value.code == "case_closed"
+
+
+async def test_of_two_people_who_decide_at_once_one_decides(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    async with Remit(shop.folder) as other:
+        said = await asyncio.gather(
+            approve(remit, case.case, "lee"), approve(other, case.case, "kim"), return_exceptions=True
+        )
+    refused = [item for item in said if isinstance(item, CaseError)]
+    assert [item.code for item in refused] == ["case_closed"]
+    decided = [e for e in remit.journal.reader.events(held.run) if e.type is EventType.APPROVAL_DECIDED]
+    assert len(decided) == 1
+    assert decided[0].body["by"] == remit.cases.get(case.case).decided_by
+
+
+async def test_who_the_run_acts_for_does_not_approve_it(remit: Remit) -> None:
+    _, case = await ask(remit, on_behalf_of="person/lee")
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, case.case, "lee")
+    assert refused.value.code == "beneficiary_is_approver"
+    assert (await approve(remit, case.case, "kim")).status == "approved"
+
+
+async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
+    _, case = await ask(remit)
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, case.case, "anna")
+    assert refused.value.code == "role_missing"
+
+
+async def test_a_disabled_person_does_not_approve(remit: Remit) -> None:
+    _, case = await ask(remit)
+    remit.principals.disable("person/lee", remit.clock())
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, case.case)
+    assert refused.value.code == "approver_disabled"
+
+
+def agent_token(remit: Remit, run: str, on_behalf_of: str | None = None) -> str:
+    """The token with which the run itself acts, and which it must not be able to approve with."""
+    authority = remit.program("refunds").authority
+    request = TokenRequest(
+        principal=authority.principal,
+        tenant=authority.tenant,
+        region=authority.region,
+        scopes=("cases:decide", *scopes_of(authority.contract)),
+        contract=authority.release,
+        run=run,
+        on_behalf_of=on_behalf_of,
+    )
+    return remit.issuer.issue(request, remit.clock())
+
+
+@pytest.mark.parametrize("on_behalf_of", [None, "person/lee"])
+async def test_an_agent_does_not_approve_whoever_it_acts_for(remit: Remit, on_behalf_of: str | None) -> None:
+    held, case = await ask(remit)
+    with pytest.raises(CaseError) as refused:
+        await remit.cases.decide(case.case, Decision.APPROVED, token=agent_token(remit, held.run, on_behalf_of))
+    assert refused.value.code == "approver_unknown"
+
+
+async def test_a_token_without_the_scope_decides_nothing(remit: Remit) -> None:
+    _, case = await ask(remit)
+    request = TokenRequest(principal="person/lee", tenant="shop", region="eu", scopes=("runs:read",))
+    with pytest.raises(CaseError) as refused:
+        await remit.cases.decide(case.case, Decision.APPROVED, token=remit.issuer.issue(request, remit.clock()))
+    assert refused.value.code == "scope_missing"
+
+
+@pytest.mark.parametrize("token", ["", "x.y.z", "lee"])
+async def test_who_can_not_prove_who_they_are_decides_nothing(remit: Remit, token: str) -> None:
+    _, case = await ask(remit)
+    with pytest.raises(IdentityError):
+        await remit.cases.decide(case.case, Decision.APPROVED, token=token)
+    assert remit.cases.get(case.case).status == "open"
+
+
+async def test_an_answer_to_another_question_on_record_approves_nothing(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    for forged in ({"case": case.case, "shown_digest": "0" * 64}, {"case": "case-other", "shown_digest": ""}):
+        log, _ = remit.journal.reopen(held.run)
+        body = {**forged, "decision": "approved", "by": "person/lee", "reason": ""}
+        event = Draft(type=EventType.APPROVAL_DECIDED, actor="person/lee", span=case.step, body=body)
+        await remit.journal.append(log, event)
+    assert (await remit.engine.drive(held.run)).outcome == "held"
+    assert shop.tries() == []
+
+
+async def test_an_altered_event_stops_the_run(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    await approve(remit, case.case)
+    table = schema.events
+    where = (table.c.run == held.run) & (table.c.type == EventType.APPROVAL_DECIDED)
+    with remit.database.engine.begin() as connection:
+        body = bytes(connection.execute(table.select().where(where)).mappings().one()["body"])
+        forged = body[:-1] + bytes([body[-1] ^ 1])
+        connection.execute(table.update().where(where).values(body=forged))
+    with pytest.raises(StorageError) as broken:
+        await remit.engine.drive(held.run)
+    assert broken.value.code == "record_corrupt"
+    assert shop.tries() == []
+
+
+async def test_a_row_that_says_approved_is_not_an_approval(remit: Remit, shop: Shop) -> None:
+    held, case = await ask(remit)
+    with remit.database.engine.begin() as connection:
+        connection.execute(schema.cases.update().where(schema.cases.c.case == case.case).values(status="approved"))
+        connection.execute(schema.runs.update().where(schema.runs.c.run == held.run).values(status="ready"))
+    assert (await remit.engine.drive(held.run)).outcome == "held"
+    assert shop.tries() == []
+
+
+async def test_a_person_may_decide_while_the_run_goes_on_writing(remit: Remit) -> None:
+    async with remit.gate("away").run({}) as run:
+        args = {"order": 4, "amount": {"amount": "60.00", "currency": "EUR"}, "account": "DE1"}
+        held = await run.propose("payments.refund", args)
+        assert isinstance(held, Held)
+        proposals = [run.propose("risk.check", {"order": n}) for n in range(8)]
+        decided, *others = await asyncio.gather(approve(remit, held.case), *proposals)
+        assert decided.status == "approved"
+        assert all(isinstance(other, Completed) for other in others)
+
+
+async def test_a_closed_run_asks_nobody_any_more(remit: Remit) -> None:
+    args = {"order": 4, "amount": {"amount": "60.00", "currency": "EUR"}, "account": "DE1"}
+    async with remit.gate("away").run({}) as run:
+        held = await run.propose("payments.refund", args)
+        assert isinstance(held, Held)
+        await run.escalate("somebody else must do this")
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, held.case)
+    assert refused.value.code == "case_closed"
+
+
+async def test_a_case_that_is_no_approval_is_resolved_and_not_approved(remit: Remit) -> None:
+    async with remit.gate("away").run({}) as run:
+        await run.escalate("somebody else must do this")
+    (case,) = remit.cases.list("shop")
+    with pytest.raises(CaseError) as refused:
+        await approve(remit, case.case)
+    assert refused.value.code == "case_wrong_decision"
+    decided = await remit.cases.decide(case.case, Decision.RESOLVED, token=remit.person_token("lee"))
+    assert decided.status == "resolved"

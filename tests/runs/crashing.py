@@ -1,0 +1,58 @@
+"""What a process of its own does in the tests of crashes: drive a run until it is killed, or on from where it was.
+
+Processes come from a fork server that has imported everything, so that one costs little more than opening the project.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from remit import Remit
+from remit.journal.journal import system_clock
+
+POINTS = ("before_intent", "after_intent", "before_effect", "after_effect", "before_outcome", "after_outcome")
+LATER_US = 60_000_000
+"""A process that runs so much later finds every lease of the one before it over."""
+
+
+def _killed_at(point: str, occurrence: int) -> Callable[[str], None]:
+    seen = 0
+
+    def crash(here: str) -> None:
+        nonlocal seen
+        if here == point:
+            seen += 1
+            if seen == occurrence:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash
+
+
+def drive(folder: Path, contract: str, request: Any, *, key: str, crash: tuple[str, int], later_us: int) -> None:
+    """Open the run of `key`, or take it up, and drive it; killed the nth time that a crash point is reached."""
+
+    async def main() -> None:
+        clock = lambda: system_clock() + later_us  # noqa: E731
+        async with Remit(folder, clock=clock, crash_point=_killed_at(*crash)) as remit:
+            await remit.run(contract, request, request_key=key)
+
+    asyncio.run(main())
+
+
+def in_a_process(
+    folder: Path, contract: str, request: Any, *, key: str = "one", crash: tuple[str, int] = ("", 0), later_us: int = 0
+) -> int | None:
+    """`drive` in a fresh process; its exit code, which is `-SIGKILL` where it was killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crashing", "remit.app", "remit.policy.decision", "remit.storage.migrate"])
+    given = {"key": key, "crash": crash, "later_us": later_us}
+    process = context.Process(target=drive, args=(folder, contract, request), kwargs=given)
+    process.start()
+    process.join(60)
+    return process.exitcode
