@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from faulty_http import client_of
 
 from remit.connectors.roundup.client import RoundupClient
-from remit.connectors.roundup.installation import Account, remove
+from remit.connectors.roundup.installation import remove
 from remit.connectors.roundup.server import RoundupServer
-from remit.connectors.roundup.transport import Credentials
 
 CI = os.environ.get("CI") == "true"
 
@@ -43,10 +43,6 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoundupServer]
     yield server
     asyncio.run(server.stop())
     remove(folder)
-
-
-def client_of(url: str, account: Account) -> RoundupClient:
-    return RoundupClient(url, Credentials(username=account.username, password=account.password))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from remit.connectors.roundup.client import RoundupClient
+from remit.connectors.roundup.installation import Account
 from remit.connectors.roundup.transport import Bounds, Credentials
 from remit.errors import OutcomeUnknown, ToolFailed
 
@@ -126,3 +127,8 @@ async def failing(client: RoundupClient, call: Call) -> ToolFailed | OutcomeUnkn
     assert isinstance(caught.value, ToolFailed | OutcomeUnknown)
     assert PASSWORD not in caught.value.message
     return caught.value
+
+
+def client_of(url: str, account: Account) -> RoundupClient:
+    """A client of one account of a live tracker."""
+    return RoundupClient(url, Credentials(username=account.username, password=account.password))

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from faulty_http import client_of
 
-from conftest import client_of
 from remit.connectors.roundup.installation import readable_by_all
 from remit.connectors.roundup.server import RoundupServer, ServerError
 

@@ -236,7 +236,10 @@ def test_training_that_can_not_work_is_refused_with_the_name_of_the_head() -> No
     few = [Example(text=f"text number {n % 2}", labels={"category": f"label {n % 2}"}) for n in range(20)]
     wordless = [Example(text="?" * n, labels={"category": f"label {n % 2}"}) for n in range(1, 20)]
     assert "`targets`" in refusal(examples, [])
-    assert "no example has a label for head `colour`" in refusal(examples, ["colour"])
+    assert refusal(examples, ["colour"]) == (
+        "no example has a label for head `colour`; the heads with labels are `category`, `priority`"
+    )
+    assert "are none" in refusal([], ["category"])
     assert "`network`" in refusal(same, ["category"])
     assert f"2 different texts; training takes at least {FOLDS}" in refusal(few, ["category"])
     assert "no words" in refusal(wordless, ["category"])

@@ -110,6 +110,7 @@ class _EntryFailed(Exception):
         self.error = error
 
 
+_HALVED_FROM = 24
 _MOST = 512
 """How many entries one transaction takes at most: more gain nothing, and a statement has only so many parameters."""
 
@@ -172,7 +173,8 @@ class Journal:
         batch: list[_Waiting] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                size = _together(len(self._waiting))
+                batch, self._waiting = self._waiting[:size], self._waiting[size:]
                 await self._commit_batch(list(batch))
         except BaseException as error:
             # Nobody may wait for ever for what will not happen any more.
@@ -238,6 +240,15 @@ class Journal:
             waiting.entry.log.place = transaction.places[id(waiting.entry.log)]
             if not waiting.future.done():
                 waiting.future.set_result(recording.value)
+
+
+def _together(waiting: int) -> int:
+    """How many of those that wait to commit at once: a few go all, many in halves.
+
+    So the calls of one half go on while the other becomes durable; all at once would wait for the disk together and
+    then leave it idle together.
+    """
+    return min(_MOST, max(_HALVED_FROM, (waiting + 1) // 2))
 
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:

@@ -29,14 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError
-from remit.models.calibration import (
-    Scaling,
-    Scored,
-    accuracy,
-    expected_calibration_error,
-    fit_scaling,
-    log_loss,
-)
+from remit.models.calibration import Scaling, Scored, accuracy, expected_calibration_error, fit_scaling, log_loss
 from remit.values import digest
 
 if TYPE_CHECKING:
@@ -150,8 +143,9 @@ class TextClassifier:
         # The limit below reaches only libraries that are already there.
         for module in ("scipy.optimize", "sklearn.feature_extraction.text", "sklearn.linear_model"):
             _load(module, "__name__")
-        items = sorted((_clean(example, targets) for example in examples), key=_order)
-        _check(items, targets)
+        given = list(examples)
+        _check(given, targets)
+        items = sorted((_clean(example, targets) for example in given), key=_order)
         # One thread: on matrices of this size more of them only wait for each other, and sums would depend on them.
         with threadpool_limits(limits=1):
             return _train(items, tuple(dict.fromkeys(targets)))
@@ -270,16 +264,18 @@ def _order(example: Example) -> tuple[str, tuple[tuple[str, str], ...]]:
     return digest(example.text), tuple(sorted(example.labels.items()))
 
 
-def _check(items: Sequence[Example], targets: Sequence[str]) -> None:
+def _check(examples: Sequence[Example], targets: Sequence[str]) -> None:
     if not targets:
         raise TrainingRefused("there is nothing to predict; name at least one head in `targets`")
     for head in targets:
         labels: defaultdict[str, set[str]] = defaultdict(set)
-        for item in items:
-            if head in item.labels:
-                labels[item.labels[head]].add(item.text)
+        for example in examples:
+            if head in example.labels:
+                labels[example.labels[head]].add(_clean_text(example.text))
         if not labels:
-            raise TrainingRefused(f"no example has a label for head `{head}`; the examples have {_known(items)}")
+            raise TrainingRefused(
+                f"no example has a label for head `{head}`; the heads with labels are {_known(examples)}"
+            )
         if len(labels) == 1:
             only = next(iter(labels))
             raise TrainingRefused(f"head `{head}` has only the label `{only}`; it takes two to tell apart")
@@ -288,8 +284,8 @@ def _check(items: Sequence[Example], targets: Sequence[str]) -> None:
             raise TrainingRefused(f"head `{head}` has {texts} different texts; training takes at least {FOLDS}")
 
 
-def _known(items: Sequence[Example]) -> str:
-    names = sorted({head for item in items for head in item.labels})
+def _known(examples: Sequence[Example]) -> str:
+    names = sorted({head for example in examples for head in example.labels})
     return ", ".join(f"`{name}`" for name in names) or "none"
 
 
@@ -444,8 +440,16 @@ def _fit_head(name: str, items: Sequence[Example], parts: Sequence[_Part], whole
     if len(np.unique(folds)) < 2:
         raise TrainingRefused(f"head `{name}` has too few labelled texts to be calibrated; label more of the examples")
     weights, intercepts = _fit_regression(whole, truth, len(labels))
+    judged = _judged(scores, seen, folds)
     return _FittedHead(
-        summary=_summary(name, labels, _judged(scores, seen, folds)),
+        summary=Head(
+            name=name,
+            labels=labels,
+            examples=len(judged),
+            accuracy=accuracy(judged),
+            log_loss=log_loss(judged),
+            ece=expected_calibration_error(judged),
+        ),
         weights=weights,
         intercepts=intercepts,
         scaling=fit_scaling(scores, seen),
@@ -492,14 +496,3 @@ def _judged(scores: Floats, truth: Integers, folds: Integers) -> list[Scored]:
                 Scored(confidence=float(row[chosen]), correct=chosen == label, truth_probability=float(row[label]))
             )
     return judged
-
-
-def _summary(name: str, labels: tuple[str, ...], judged: Sequence[Scored]) -> Head:
-    return Head(
-        name=name,
-        labels=labels,
-        examples=len(judged),
-        accuracy=accuracy(judged),
-        log_loss=log_loss(judged),
-        ece=expected_calibration_error(judged),
-    )
