@@ -91,10 +91,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.config.getoption("--database") == "sqlite":
         return f"sqlite:{tmp_path / 'remit.db'}"
     import psycopg
+    from psycopg import sql
 
     server: str = request.getfixturevalue("postgres")
     name = f"test_{uuid.uuid4().hex[:12]}"
     template = server if "{database}" in server else f"{server}/{{database}}"
     with psycopg.connect(template.format(database="postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return template.format(database=name)

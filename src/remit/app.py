@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -249,6 +250,11 @@ class Remit:
                 found[name] = Connection(name=name, url=section.url, user=section.user, secret=secret)
             except ConfigError as error:
                 found[name] = error
+        for model in self.project.models.values():
+            # Resolved now so that the redactor knows it; one that is missing is an error when the model is loaded.
+            if model.secret is not None:
+                with suppress(ConfigError):
+                    self.secrets.resolve("model", model.secret)
         return found
 
     def _database_url(self) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import REFUND, Shop, make_shop
 
+from project import REFUND, Shop, make_shop
 from remit import Completed, Denied, Held, Outcome, Remit
 from remit.cases.cases import Case, Decision
 from remit.errors import CaseError, IdentityError, StorageError

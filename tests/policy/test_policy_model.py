@@ -105,6 +105,14 @@ def _not(inner: Condition) -> Condition:
     return Condition(f"!({inner.cedar})", holds)
 
 
+def _if(test: Condition, yes: Condition, no: Condition) -> Condition:
+    def holds(facts: Facts) -> bool | None:
+        found = test.holds(facts)
+        return None if found is None else yes.holds(facts) if found else no.holds(facts)
+
+    return Condition(f"(if {test.cedar} then {yes.cedar} else {no.cedar})", holds)
+
+
 def _label(facts: Facts, label: str) -> bool:
     labels = facts.labels.get("note", ("model",))
     return label in labels or label in {each.partition(":")[0] for each in labels}
@@ -153,7 +161,12 @@ ATOMS = st.one_of(
 )
 CONDITIONS = st.recursive(
     ATOMS,
-    lambda inner: st.one_of(st.builds(_and, inner, inner), st.builds(_or, inner, inner), st.builds(_not, inner)),
+    lambda inner: st.one_of(
+        st.builds(_and, inner, inner),
+        st.builds(_or, inner, inner),
+        st.builds(_not, inner),
+        st.builds(_if, inner, inner, inner),
+    ),
     max_leaves=4,
 )
 

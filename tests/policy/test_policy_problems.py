@@ -284,6 +284,12 @@ def test_an_id_is_used_once() -> None:
     ]
 
 
+def test_an_id_is_used_once_on_one_line_too() -> None:
+    assert [each.message for each in problems(CONTRACT, TOOLS, f'@id("r") {EVERY};@id("r") {REFUND};')] == [
+        "id `r` is used on line 1 already; every rule has its own"
+    ]
+
+
 def test_every_problem_of_a_file_is_found_at_once_in_order() -> None:
     text = f"""// three mistakes
 @id("a") {EVERY} when {{ context.facts.cheks > 1 }};
@@ -368,6 +374,7 @@ def test_a_long_list_is_no_deep_one() -> None:
         ("context.a has b", {"a": {"b": WHOLE}}),
         ("context.a.contains(context.b)", {"a": WHOLE, "b": WHOLE}),
         ("if context.a then principal.b else resource.c", {"a": WHOLE}),
+        ("if principal.b then context.a else context.b", {"a": WHOLE, "b": WHOLE}),
         ("(if true then context else context.a).b", WHOLE),
         ('{"x": context}.x.a == 1', WHOLE),
         ('{"context": principal}.context.a == 1', {}),

@@ -9,7 +9,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,25 @@ def _killed_at(point: str, occurrence: int) -> Callable[[str], None]:
     return crash
 
 
-def drive(folder: Path, contract: str, request: Any, *, key: str, crash: tuple[str, int], later_us: int) -> None:
-    """Open the run of `key`, or take it up, and drive it; killed the nth time that a crash point is reached."""
+def drive(folder: Path, contract: str, requests: Mapping[str, Any], crash: tuple[str, int], later_us: int) -> None:
+    """Open the run of each key, or take it up, and drive it; killed the nth time that a crash point is reached."""
 
     async def main() -> None:
         clock = lambda: system_clock() + later_us  # noqa: E731
         async with Remit(folder, clock=clock, crash_point=_killed_at(*crash)) as remit:
-            await remit.run(contract, request, request_key=key)
+            for key, request in requests.items():
+                await remit.run(contract, request, request_key=key)
 
     asyncio.run(main())
 
 
 def in_a_process(
-    folder: Path, contract: str, request: Any, *, key: str = "one", crash: tuple[str, int] = ("", 0), later_us: int = 0
+    folder: Path, contract: str, requests: Mapping[str, Any], *, crash: tuple[str, int] = ("", 0), later_us: int = 0
 ) -> int | None:
     """`drive` in a fresh process; its exit code, which is `-SIGKILL` where it was killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["crashing", "remit.app", "remit.policy.decision", "remit.storage.migrate"])
-    given = {"key": key, "crash": crash, "later_us": later_us}
-    process = context.Process(target=drive, args=(folder, contract, request), kwargs=given)
+    process = context.Process(target=drive, args=(folder, contract, dict(requests), crash, later_us))
     process.start()
     process.join(60)
     return process.exitcode

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from crashing import LATER_US, POINTS, in_a_process
-from project import Shop, make_shop, write_action
 
+from project import Shop, make_shop, write_action
 from remit import Remit
 from remit.journal.events import Event, EventType
 
 PUTS = ("safe", "keyed", "none", "safe_found", "keyed_found", "none_found")
+
+REQUEST = {"put": "keyed", "value": 1}
 
 WORKFLOW = """
 async def puts(run, request):
@@ -33,13 +35,13 @@ def shop(tmp_path: Path, database_url: str) -> Shop:
     return made
 
 
-def events_of(shop: Shop, key: str) -> list[Event]:
-    """The events of the run that was opened for `key`, its chain checked whole."""
+def events_of(shop: Shop, *keys: str) -> dict[str, list[Event]]:
+    """The events of the runs that were opened for `keys`, their chains checked whole."""
 
-    async def read() -> list[Event]:
+    async def read() -> dict[str, list[Event]]:
         async with Remit(shop.folder) as remit:
-            run = await remit.engine.open("puts", {"put": key, "value": 1}, request_key=key)
-            return remit.journal.reader.events(run)
+            runs = {key: await remit.engine.open("puts", REQUEST, request_key=key) for key in keys}
+            return {key: remit.journal.reader.events(run) for key, run in runs.items()}
 
     return asyncio.run(read())
 
@@ -51,14 +53,14 @@ def is_in_doubt(put: str, point: str) -> bool:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_no_write_is_lost_or_doubled_wherever_a_worker_is_killed(shop: Shop, point: str) -> None:
-    for put in PUTS:
-        request = {"put": put, "value": 1}
+    requests = {put: {"put": put, "value": 1} for put in PUTS}
+    for put, request in requests.items():
         # The write is the second call of the run.
-        killed = in_a_process(shop.folder, "puts", request, key=put, crash=(point, 2))
+        killed = in_a_process(shop.folder, "puts", {put: request}, crash=(point, 2))
         assert killed == -signal.SIGKILL
-        assert in_a_process(shop.folder, "puts", request, key=put, later_us=LATER_US) == 0
+    assert in_a_process(shop.folder, "puts", requests, later_us=LATER_US) == 0
+    for put, events in events_of(shop, *PUTS).items():
         effects = [line for line in shop.ledger() if line.split()[0] == put]
-        events = events_of(shop, put)
         closed = events[-1]
         assert closed.type is EventType.RUN_CLOSED
         assert closed.header.verdict == "completed"
@@ -81,26 +83,22 @@ def _settled_once(events: list[Event]) -> bool:
 
 
 def test_a_run_whose_workers_are_killed_again_and_again_still_ends_as_if_nothing_had_happened(shop: Shop) -> None:
-    request = {"put": "keyed", "value": 1}
     for life, point in enumerate(POINTS):
-        killed = in_a_process(
-            shop.folder, "puts", request, crash=(point, 1 if life else 2), later_us=life * LATER_US
-        )
+        crash = (point, 1 if life else 2)
+        killed = in_a_process(shop.folder, "puts", {"one": REQUEST}, crash=crash, later_us=life * LATER_US)
         assert killed == -signal.SIGKILL
-    assert in_a_process(shop.folder, "puts", request, later_us=10 * LATER_US) == 0
+    assert in_a_process(shop.folder, "puts", {"one": REQUEST}, later_us=10 * LATER_US) == 0
     assert len(shop.ledger()) == 1
-    events = events_of(shop, "one")
+    events = events_of(shop, "one")["one"]
     assert events[-1].header.verdict == "completed"
     assert _settled_once(events)
     stamps = [e.body["value"] for e in events if e.type is EventType.VALUE_RECORDED]
     assert stamps == [events[-1].body["output"]["stamp"]]
 
 
-def test_a_run_is_not_driven_by_a_second_worker_while_the_first_one_beats(shop: Shop) -> None:
-    request = {"put": "none", "value": 1}
-    assert in_a_process(shop.folder, "puts", request, crash=("before_intent", 1)) == -signal.SIGKILL
-    # The dead worker's lease is still running: nobody may take the run over yet.
-    assert in_a_process(shop.folder, "puts", request) == 0
+def test_a_run_is_not_driven_by_a_second_worker_while_the_lease_of_the_first_one_lasts(shop: Shop) -> None:
+    assert in_a_process(shop.folder, "puts", {"one": REQUEST}, crash=("before_intent", 1)) == -signal.SIGKILL
+    assert in_a_process(shop.folder, "puts", {"one": REQUEST}) == 0
     assert shop.tries() == []
-    assert in_a_process(shop.folder, "puts", request, later_us=LATER_US) == 0
+    assert in_a_process(shop.folder, "puts", {"one": REQUEST}, later_us=LATER_US) == 0
     assert len(shop.ledger()) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -97,11 +97,10 @@ def _call(step: Step, first: Event) -> Iterable[Text]:
     line.append(str(body.get("tool", "erased")), style="bold")
     line.append(f"   {_short(body.get('args'))}")
     yield line
-    suspects = {
-        path: labels for path, labels in (body.get("labels") or {}).items() if any(x.startswith("untrusted") for x in labels)
-    }
-    for path, labels in suspects.items():
-        yield Text(f"{'':>9}{path} from {', '.join(labels)}", style="yellow")
+    labelled: dict[str, list[str]] = body.get("labels") or {}
+    for path, labels in labelled.items():
+        if any(label.startswith("untrusted") for label in labels):
+            yield Text(f"{'':>9}{path} from {', '.join(labels)}", style="yellow")
 
 
 def _line_of(event: Event) -> Iterable[Text]:
@@ -161,7 +160,7 @@ def _closing(events: Sequence[Event]) -> Iterable[Text]:
 
 def _short(value: Any) -> str:
     """A value in one line: `issue=12 changes.category=network`."""
-    text = " ".join(_pairs(value, "")) if isinstance(value, dict) else str(value)
+    text = " ".join(_pairs(cast("dict[str, Any]", value), "")) if isinstance(value, dict) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
 
@@ -169,8 +168,8 @@ def _short(value: Any) -> str:
 def _pairs(value: dict[str, Any], prefix: str) -> Iterable[str]:
     for name, item in value.items():
         if isinstance(item, dict):
-            yield from _pairs(item, f"{prefix}{name}.")
+            yield from _pairs(cast("dict[str, Any]", item), f"{prefix}{name}.")
         elif isinstance(item, list):
-            yield f"{prefix}{name}=[{len(item)}]"
+            yield f"{prefix}{name}=[{len(cast('list[Any]', item))}]"
         else:
             yield f"{prefix}{name}={item}"

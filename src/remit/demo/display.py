@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,14 +38,14 @@ class Display:
         self._console.print(text)
 
     @contextmanager
-    def step(self, text: str) -> Iterator[None]:
+    def step(self, text: str) -> Generator[None, None, None]:
         """Something that takes a moment."""
         with self._console.status(text):
             yield
         self._console.print(f"[green]✓[/] {text}")
 
     @contextmanager
-    def progress(self, text: str, total: int) -> Iterator[Callable[[], None]]:
+    def progress(self, text: str, total: int) -> Generator[Callable[[], None], None, None]:
         """Something that can be counted."""
         with self._bar() as bar:
             task = bar.add_task(text, total=total)
@@ -74,7 +74,7 @@ class Display:
         )
 
     @contextmanager
-    def triage(self, total: int) -> Iterator[Callable[[Triaged], None]]:
+    def triage(self, total: int) -> Generator[Callable[[Triaged], None], None, None]:
         """The first act: a bar, the count of outcomes, and the latest tickets."""
         bar, counts, latest = self._bar(), Counter[str](), list[Text]()
         task = bar.add_task("one governed run for each ticket", total=total)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remit.demo.redteam import Tried
-from remit.demo.triage import Triaged, is_right
+from remit.demo.triage import Triaged, is_right, output_of
 from remit.journal.events import Event, EventType
 
 
@@ -49,9 +49,9 @@ def summarise(triaged: Sequence[Triaged], histories: Sequence[Sequence[Event]], 
     events = [event for history in histories for event in history]
     decided = [event for event in events if event.type is EventType.CALL_DECIDED]
     priority = [
-        item.result.output["priority"] == item.filed.ticket.truth["priority"]
+        output_of(item)["priority"] == item.filed.ticket.truth["priority"]
         for item in triaged
-        if isinstance(item.result.output, dict) and item.result.output.get("action") == "triage"
+        if output_of(item).get("action") == "triage"
     ]
     whole = [event.header.latency_us for event in events if event.type is EventType.RUN_CLOSED]
     people = {event.header.run for event in events if event.type is EventType.APPROVAL_DECIDED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from remit.app import Remit
 from remit.cases.cases import Decision
@@ -60,12 +61,18 @@ async def answer_cases(remit: Remit, triaged: Sequence[Triaged], done: Callable[
     return answered
 
 
+def output_of(item: Triaged) -> dict[str, Any]:
+    """What the run gave back; empty where it gave nothing."""
+    output: Any = item.result.output
+    return cast("dict[str, Any]", output) if isinstance(output, dict) else {}
+
+
 def is_right(item: Triaged, issue_of: dict[str, int]) -> bool:
     """Whether what was done with a ticket is what should have been done."""
     truth, result, ticket = item.filed.ticket.truth, item.result, item.filed.ticket
     if ticket.tenant != "northwind":
         return result.outcome == "denied"
-    output = result.output if isinstance(result.output, dict) else {}
+    output = output_of(item)
     match truth["action"]:
         case "escalate":
             refused = truth["reason"] is None and result.outcome == "denied"

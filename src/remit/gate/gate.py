@@ -125,7 +125,7 @@ class Gate:
         for check in self.checks:
             try:
                 judged = check(call, run)
-                if isawaitable(judged):
+                if not isinstance(judged, Call) and isawaitable(judged):
                     judged = await judged
             except Exception as error:  # noqa: BLE001 - the boundary: a check that breaks is a deny and an event
                 name = getattr(check, "__name__", type(check).__name__).lower()

@@ -91,11 +91,12 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
     fact_classes = call.tool.spec.fact_classes if call.tool else None
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
     shown_facts = run.redactor.redact(facts, fact_classes).value
-    shown_resource = run.redactor.redact(resource).value
+    beside = run.redactor.redact({"resource": resource, "verdict": verdict_body(verdict)}).value
+    shown_resource = beside["resource"]
     original = {"args": args, "facts": facts, "resource": resource}
     shown = {"args": shown_args, "facts": shown_facts, "resource": shown_resource}
     body = {
-        "tool": recorded_name(run, call.proposal.tool),
+        "tool": call.tool.spec.name if call.tool else recorded_name(run, call.proposal.tool),
         **shown,
         "args_digest": call.args_digest,
         "labels": call.labels,
@@ -103,7 +104,7 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         "fields": list(call.fields),
         "demand": _demand(call),
         "reserved": [[r.meter, r.bucket, r.amount] for r in reserved],
-        "verdict": run.redactor.redact(verdict_body(verdict)).value,
+        "verdict": beside["verdict"],
         "key": idempotency_key(run.run, call.proposal.step, call.args_digest),
     }
     same = shown_args is args and shown_facts is facts and shown_resource is resource

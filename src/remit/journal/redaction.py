@@ -102,7 +102,7 @@ _TOKENS = (
     r"|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_A-Za-z0-9]{12,}|\bsk-[-_A-Za-z0-9]{20,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[-A-Za-z0-9_]{16,}"
     r"|\bxox[abprs]-[-A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[-_A-Za-z0-9]{30,}"
-    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|://[^\s/:@]*:[^\s/@]+@"
+    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|://[^\s/:@<]*:[^\s/@<]+@"
 )
 _NAMES = r"(?:password|passwd|passwort|passphrase|pwd|secret|api[-_ ]?key)"
 _MEANS = rf"(?:{_NAMES}[\\\"']*\s*(?:is|ist)\s+|(?:{_NAMES}|token)[\\\"']*\s*(?:(?:is|ist)\s*)?[:=]\s*)"
@@ -117,7 +117,7 @@ _DETECTORS = (
     _detector("iban", r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
     _detector("phone", r"(?:\+|\b00)[1-9][0-9]{0,2}(?:[ ()/.-]{0,2}[0-9]){7,13}\b"),
     _detector("card", r"\b[2-6](?:[ -]?[0-9]){12,18}\b", _card),
-    _detector("key", rf"(?i:{_MEANS}+(?:\"(?:[^\"\\\n]|\\[^\n])+\"|\S{{4,}}))"),
+    _detector("key", rf"(?i:\w*{_MEANS}+(?:\"(?:[^\"\\\n]|\\[^\n])+\"|\S{{4,}}))"),
 )
 _CANDIDATES = _compile("|".join(f"(?:{detector.pattern})" for detector in _DETECTORS))
 _SHORTEST = 5
@@ -219,12 +219,11 @@ class _Pass:
             if secret in text:
                 text = text.replace(secret, self._conceal("secret", secret))
         data = text.encode(errors="replace")
-        if len(text) < _SHORTEST or _CANDIDATES.search(data) is None:
-            kept = data.decode()
-            return text if kept == text else kept
-        for detector in _DETECTORS:
-            data = self._detect(detector, data)
-        return data.decode()
+        if len(text) >= _SHORTEST and _CANDIDATES.search(data) is not None:
+            for detector in _DETECTORS:
+                data = self._detect(detector, data)
+        kept = data.decode()
+        return text if kept == text else kept
 
     def _detect(self, detector: _Detector, data: bytes) -> bytes:
         pieces: list[bytes] = []

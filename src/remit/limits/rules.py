@@ -7,7 +7,7 @@ only one worker can write.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remit.contracts.model import Action, ActionLimits, Contract, Limits
 from remit.contracts.quantities import amount, units_text
@@ -27,11 +27,12 @@ class LimitRule:
     limit: int
     window_ms: int
     currency: str = ""
+    meter: str = field(init=False)
+    """The key of the meter: scope, quantity and window."""
 
-    @property
-    def meter(self) -> str:
-        """The key of the meter: scope, quantity and window."""
-        return f"{self.scope}|{self.quantity}{self.currency}|{self.window_ms}"
+    def __post_init__(self) -> None:
+        # Asked for many times a call, so it is put together once.
+        object.__setattr__(self, "meter", f"{self.scope}|{self.quantity}{self.currency}|{self.window_ms}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,17 +47,11 @@ class Demand:
     spend: int = 0
 
     def of(self, rule: LimitRule) -> int:
-        match rule.quantity:
-            case Quantity.CALLS:
-                return self.calls
-            case Quantity.WRITES:
-                return self.writes
-            case Quantity.ROWS:
-                return self.rows
-            case Quantity.MONEY:
-                return self.money if self.currency == rule.currency else 0
-            case Quantity.SPEND:
-                return self.spend
+        """What of it falls under a rule. Each quantity is a field of that name; money counts in its own currency only."""
+        if rule.quantity is Quantity.MONEY and self.currency != rule.currency:
+            return 0
+        amount: int = getattr(self, rule.quantity)
+        return amount
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

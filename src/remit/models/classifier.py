@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Floats = NDArray[Any]
     Integers = NDArray[Any]
 
-MAX_CHARACTERS = 8_000
+MAX_CHARACTERS = 6_000
 """Only this much of a text is read, so that no ticket can be made slow by its length."""
 
 FOLDS = 5

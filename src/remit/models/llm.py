@@ -152,10 +152,12 @@ def _understand(text: str, labels: dict[str, list[str]]) -> dict[str, Json] | st
         return f"the keys must be exactly {', '.join(labels)}"
     answer = cast("dict[str, Json]", found)
     for head, allowed in labels.items():
-        given: Any = answer[head]
-        if not isinstance(given, dict) or set(cast("dict[str, Json]", given)) != {"label", "confidence_per_mille"}:
+        if not isinstance(answer[head], dict):
+            return f"`{head}` must be an object"
+        given = cast("dict[str, Any]", answer[head])
+        if set(given) != {"label", "confidence_per_mille"}:
             return f"`{head}` must hold exactly `label` and `confidence_per_mille`"
-        confidence: Any = given["confidence_per_mille"]
+        confidence = given["confidence_per_mille"]
         if given["label"] not in allowed:
             return f"`{head}.label` must be one of {', '.join(allowed)}"
         if type(confidence) is not int or not 0 <= confidence <= 1000:

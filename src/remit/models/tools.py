@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from remit.contracts.load import LoadedContract
 from remit.contracts.model import ModelBinding
@@ -143,7 +143,7 @@ def _example(line: str, place: str) -> Example:
         parsed: Any = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"{place}: not JSON: {error}") from error
-    row: dict[str, Any] = parsed if isinstance(parsed, dict) else {}
+    row = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
     if not ("text" in row or "body" in row):
         raise ConfigError(f"{place}: a line is an object with `title` and `body` (or `text`), and labels")
     text = row.get("text") or f"{row.get('title', '')}\n{row['body']}"

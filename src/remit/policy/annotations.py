@@ -153,9 +153,10 @@ def read_rules(text: str) -> tuple[tuple[Rule, ...], tuple[PolicyProblem, ...]]:
             problems.append(_unparsed(statement, str(error)))
             continue
         rule, wrong = _rule(statement, parsed)
-        if rule is not None and lines.setdefault(rule.id, rule.line) != rule.line:
+        if rule is not None and rule.id in lines:
             wrong.append(f"id {quoted(rule.id)} is used on line {lines[rule.id]} already; every rule has its own")
         elif rule is not None:
+            lines[rule.id] = rule.line
             rules.append(rule)
         problems += [PolicyProblem(line=statement.line, message=each) for each in wrong]
     return tuple(rules), tuple(problems)

@@ -78,27 +78,7 @@ _ESCAPES = frozenset({"__extn", "__entity", "__expr"})
 """Keys by which Cedar's JSON says that an object is no record; an argument of such a name could pass for one."""
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _RESERVED_KINDS = frozenset(
-    {
-        AGENT,
-        "Action",
-        "Bool",
-        "Boolean",
-        "Long",
-        "String",
-        "Set",
-        "Record",
-        "Entity",
-        "Extension",
-        "in",
-        "is",
-        "if",
-        "has",
-        "like",
-        "then",
-        "else",
-        "true",
-        "false",
-    }
+    f"{AGENT} Action Bool Boolean Long String Set Record Entity Extension in is if has like then else true false".split()
 )
 
 

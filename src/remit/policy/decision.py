@@ -131,8 +131,15 @@ class PolicyDecisionPoint:
 
     def decide(self, facts: Facts, context: Mapping[str, Json]) -> Decided:
         """Decide a call over its context: the whole of it, or what `self.context` made of the facts."""
+        return self._decide(facts, narrowed(dict(context), self.reads(facts.tool)))
+
+    def decide_facts(self, facts: Facts) -> Decided:
+        """Decide a call over as much of its context as policies read. Raises `ValueRefused` (see `facts.context`)."""
+        return self._decide(facts, self.context(facts))
+
+    def _decide(self, facts: Facts, asked: Json) -> Decided:
         try:
-            read = encode(narrowed(dict(context), self.reads(facts.tool)))
+            read = encode(asked)
         except UnicodeEncodeError as error:
             return Decided(decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b"")
         decision = self.decide_recorded(facts.tool, facts.principal, facts.resource, read)

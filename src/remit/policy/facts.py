@@ -24,7 +24,8 @@ Reads = Mapping[str, "Reads"] | Literal["whole"]
 
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,4}0*)?", re.ASCII)
 LONGS = range(-(2**63), 2**63)
-_SECOND_US, _HOUR_US, _DAY_US = 10**6, 3_600 * 10**6, 86_400 * 10**6
+"""The whole numbers that Cedar has."""
+_HOUR_US, _DAY_US = 3_600 * 10**6, 86_400 * 10**6
 
 
 @dataclass(frozen=True, kw_only=True)

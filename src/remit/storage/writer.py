@@ -1,9 +1,8 @@
 """Writing transactions, the hot path: hand-written statements on one connection per process.
 
 `write` runs a transaction given as two steps: what to read (locking it), and a function from what was read to what to
-write. On SQLite a transaction of few rows happens inline, because its commit costs less than handing it to a thread; one
-that many wait for is committed in a thread, so that the next ones are decided meanwhile. On Postgres the event loop goes
-on while the server works.
+write. On SQLite it happens inline, because one commit costs less than handing it to a thread; on Postgres the event
+loop goes on while the server works.
 """
 
 from __future__ import annotations
@@ -97,8 +96,8 @@ class SqliteWriter:
         self._check_file()
         await self._begin(connection)
         try:
-            rows = self._run(connection, locks, decide)
-            await self._commit(connection, rows)
+            self._run(connection, locks, decide)
+            connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back(connection)
             if isinstance(error, sqlite3.Error):
@@ -129,28 +128,13 @@ class SqliteWriter:
             waited_ms += wait_ms
             wait_ms = min(2 * wait_ms, 50)
 
-    async def _commit(self, connection: sqlite3.Connection, rows: int) -> None:
-        if rows < _WORTH_A_THREAD:
-            connection.execute("COMMIT")
-            return
-        committing = asyncio.get_running_loop().run_in_executor(None, connection.execute, "COMMIT")
-        try:
-            await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            # Nobody may touch the connection before the thread has let go of it.
-            await asyncio.wait([committing])
-            raise
-
-    def _run(self, connection: sqlite3.Connection, locks: Locks, decide: Decide) -> int:
-        """Read, decide and write; returns how many rows were written."""
+    def _run(self, connection: sqlite3.Connection, locks: Locks, decide: Decide) -> None:
         meters = dict(_select_in(connection, "SELECT meter, state FROM meters WHERE meter IN", locks.meters))
         enabled = _select_in(
             connection, "SELECT principal FROM principals WHERE enabled AND principal IN", locks.principals
         )
         found = Found(meters=meters, enabled=frozenset(row[0] for row in enabled))
-        rows = 0
         for statement in decide(found):
-            rows += 1 if isinstance(statement.params, dict) else len(statement.params)
             try:
                 if isinstance(statement.params, dict):
                     _check_changes(statement, connection.execute(statement.sql, statement.params).rowcount)
@@ -158,7 +142,6 @@ class SqliteWriter:
                     connection.executemany(statement.sql, statement.params)
             except (UnicodeError, OverflowError) as error:
                 raise _refused(error) from error
-        return rows
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -179,7 +162,6 @@ class SqliteWriter:
                     isolation_level=None,
                     timeout=0,
                     cached_statements=256,
-                    check_same_thread=False,
                 )
             except sqlite3.Error as error:
                 raise StorageError(f"can't open the database: {explain(error)}") from error
@@ -199,9 +181,6 @@ class SqliteWriter:
             self._connection.close()
             self._connection = None
 
-
-_WORTH_A_THREAD = 12
-"""Rows from which on a commit goes to a thread: about so many belong to a handful of calls."""
 
 _PUT_BACK = "put the database's file back and start again"
 _TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)

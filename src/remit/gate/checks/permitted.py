@@ -22,10 +22,9 @@ def permitted(call: Call, run: RunState) -> Call | Deny | Reject:
         return Deny(code="scope_missing", message=f"the token does not hold {', '.join(f'`{s}`' for s in lacking)}")
     facts = _facts(call, run)
     try:
-        asked = run.authority.policy.context(facts)
+        decided = run.authority.policy.decide_facts(facts)
     except ValueRefused as error:
         return Reject(code="arguments_invalid", message=error.message)
-    decided = run.authority.policy.decide(facts, asked)
     match decided.decision:
         case Permitted() | MustHold() as decision:
             return replace(call, decision=decision, read=decided.read)

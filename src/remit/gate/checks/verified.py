@@ -11,7 +11,7 @@ from remit.gate.authority import Verifiable
 from remit.gate.call import Call, Proposal, RunState
 from remit.gate.verdicts import Completed, Deny, Outcome
 from remit.policy.decision import MustHold
-from remit.values import encode
+from remit.values import Json, encode
 
 Propose = Callable[[RunState, Proposal], Awaitable[Outcome]]
 
@@ -54,7 +54,7 @@ class Verified:
         outcome = await self._propose(run, proposal)
         if not isinstance(outcome, Completed):
             return outcome.message
-        answer = outcome.result.get("agrees") or {}
+        answer: dict[str, Json] = outcome.result.get("agrees") or {}
         return None if answer.get("label") == "yes" else "the second model does not agree"
 
 

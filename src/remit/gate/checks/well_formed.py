@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -22,11 +22,12 @@ _MOST_ERRORS = 5
 
 
 def well_formed(call: Call, run: RunState) -> Call | Reject:
-    args = call.proposal.args
     tool = call.tool
     assert tool is not None
-    if type(args) is not dict:
+    proposed: Any = call.proposal.args
+    if type(proposed) is not dict:
         return Reject(code="arguments_invalid", message="arguments are an object of names and values")
+    args = cast("dict[str, Json]", proposed)
     try:
         floats = [path for path, leaf in leaves(args) if type(leaf) is float]
     except ValueRefused as error:
@@ -65,16 +66,17 @@ def _shorten(text: str) -> str:
 
 def at_path(args: Json, path: str) -> Json:
     """The value at a dotted path, or `None` where there is none."""
+    found: Any = args
     for part in path.split("."):
-        if not isinstance(args, dict) or part not in args:
+        if not isinstance(found, dict) or part not in found:
             return None
-        args = args[part]
-    return args
+        found = cast("dict[str, Json]", found)[part]
+    return found
 
 
 def _fields(spec: ToolSpec, args: dict[str, Json]) -> tuple[str, ...]:
     written = at_path(args, spec.written) if spec.written else None
-    return tuple(sorted(written)) if isinstance(written, dict) else ()
+    return tuple(sorted(cast("dict[str, Json]", written))) if isinstance(written, dict) else ()
 
 
 def _demand(spec: ToolSpec, args: dict[str, Json], spend: int) -> Demand:
@@ -82,14 +84,14 @@ def _demand(spec: ToolSpec, args: dict[str, Json], spend: int) -> Demand:
     rows = at_path(args, spec.rows) if spec.rows else None
     money, currency = 0, ""
     if spec.money:
-        moved = at_path(args, spec.money)
-        if isinstance(moved, dict):
-            money, currency = decimal_units(Decimal(moved["amount"])), moved["currency"]
+        moved: Any = at_path(args, spec.money)
+        if moved is not None:
+            money, currency = decimal_units(Decimal(moved["amount"])), str(moved["currency"])
             if money < 0:
                 raise ValueError("an amount to move is not negative")
     return Demand(
         writes=1 if spec.is_write else 0,
-        rows=len(rows) if isinstance(rows, list) else (1 if spec.is_write else 0),
+        rows=len(cast("list[Json]", rows)) if isinstance(rows, list) else (1 if spec.is_write else 0),
         money=money,
         currency=currency,
         spend=spend,
