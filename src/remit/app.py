@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from remit.cases.cases import SCOPE, Cases
 from remit.contracts.load import LoadedContract, load_contract
 from remit.contracts.model import Action, Contract
-from remit.contracts.quantities import amount, per_mille
+from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, per_mille
 from remit.errors import ConfigError, IdentityError, RunError
 from remit.gate.authority import Authority, Verifier
 from remit.gate.context import Clients
@@ -48,7 +48,6 @@ from remit.tools.spec import Connection, Tool
 from remit.values import Json
 
 T = TypeVar("T")
-_MICROUSD_PER_UNIT = 100
 
 
 class Remit:
@@ -230,7 +229,7 @@ class Remit:
             policy=PolicyDecisionPoint.build(contract, specs, loaded.policy),
             limits=compile_limits(contract, actions, loaded.tenant, self.project.limits),
             spends={
-                f"model:{name}": amount(binding.spend_per_call).units * _MICROUSD_PER_UNIT
+                f"model:{name}": amount(binding.spend_per_call).units * MICROUSD_PER_UNIT
                 for name, binding in contract.models.items()
             },
             verifiers=_verifiers(contract, module),

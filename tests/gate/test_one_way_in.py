@@ -35,7 +35,7 @@ def reached(module: ast.Module, attribute: str) -> list[ast.AST]:
     asked = {id(node.left) for node in ast.walk(module) if isinstance(node, ast.Compare) and _is_none(node)}
     for node in ast.walk(module):
         is_read = isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load)
-        if is_read and id(node) not in asked and ast.unparse(node) != "roundup.configuration.locate":
+        if is_read and id(node) not in asked and ast.unparse(node) != "file.locate":
             found.append(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "attrgetter"):
             found += [arg for arg in node.args if isinstance(arg, ast.Constant) and arg.value == attribute]

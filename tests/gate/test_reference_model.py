@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from project import Shop, make_shop
 
@@ -22,6 +22,8 @@ from remit.identity.tokens import TokenRequest, scopes_of
 
 MODEST = settings(
     deadline=None,
+    # An example costs a contract, a project and a run; shrinking hundreds of them would take minutes.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
     max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -67,7 +69,6 @@ class Terms:
     rules: frozenset[str] = frozenset()
     autonomy: str = "auto"
     above: str | None = "1000.00"
-    region: str | None = None
     calls: int = 20
     writes: int = 20
     per_run: int = 20
@@ -117,7 +118,7 @@ class Reference:
             return "deny", "forbidden"
         if call.tool != "payments.refund":
             return "allow", ""
-        if terms.region == "us" or terms.autonomy == "observe" or self._is_forbidden(call):
+        if terms.autonomy == "observe" or self._is_forbidden(call):
             return "deny", "forbidden"
         if not self._must_ask(call) or answer is True:
             return "allow", ""
@@ -165,9 +166,9 @@ def write_contract(shop: Shop, name: str, terms: Terms) -> None:
             approval |= {} if terms.above is None else {"above": f"{terms.above} EUR"}
             limits = {"per_run": terms.per_run, "money_per_hour": f"{terms.money_per_hour} EUR"}
             action |= {"autonomy": terms.autonomy, "approval": approval, "limits": limits}
-            action |= {} if terms.region is None else {"only": {"region": [terms.region]}}
         actions.append(action)
-    facts = {"checked": {"seen": "risk.check", "where": {"order": "args.order"}, "within": "1h"}}
+    fact = {"seen": "risk.check", "where": {"order": "args.order"}, "within": "1h"}
+    facts = {"checked": fact} if "checked" in terms.rules else {}
     policy = "\n".join(f'@id("{rule}") {RULES[rule]}' for rule in sorted(terms.rules))
     budget = {"calls": terms.calls, "writes": terms.writes, "time": "10m"}
     shop.contract(name, actions, policy=policy, facts=facts, budget=budget)
@@ -233,6 +234,14 @@ class Trial:
         shutil.rmtree(self.shop.folder / "contracts" / self.name)
 
 
+def sane(terms: Terms) -> Terms:
+    """Terms that make a contract: its rules are about what it grants."""
+    rules = terms.rules if "payments.refund" in terms.granted else terms.rules & {"never"}
+    if "risk.check" not in terms.granted:
+        rules -= {"checked"}
+    return replace(terms, rules=rules)
+
+
 TOOLS = ("orders.read", "risk.check", "payments.refund")
 CALLS = st.builds(
     Proposed,
@@ -246,16 +255,15 @@ CALLS = st.builds(
 TERMS = st.builds(
     Terms,
     granted=st.one_of(st.just(frozenset(TOOLS)), st.sets(st.sampled_from(TOOLS), min_size=1).map(frozenset)),
-    rules=st.sets(st.sampled_from(sorted(RULES)[:3] + ["outside", "large"]), max_size=3).map(frozenset),
+    rules=st.sets(st.sampled_from(("checked", "large", "outside", "ask", "never", "ask")), max_size=3).map(frozenset),
     autonomy=st.sampled_from(("auto", "approve", "approve", "suggest", "observe")),
     above=st.sampled_from((None, "20.00", "50.00", "1000.00")),
-    region=st.sampled_from((None, "eu", "us")),
     calls=st.integers(2, 12),
-    writes=st.integers(0, 4),
+    writes=st.integers(1, 4),
     per_run=st.integers(0, 4),
     money_per_hour=st.sampled_from(("60.00", "100.00", "5000.00")),
     disabled=st.sampled_from((False,) * 9 + (True,)),
-)
+).map(lambda terms: sane(terms))
 
 
 @pytest.fixture
@@ -307,10 +315,9 @@ ORDER = {"allow": 2, "hold": 1}
 def test_taking_a_grant_away_or_adding_a_forbid_never_allows_more(
     shop: Shop, terms: Terms, call: Proposed, rule: str, tool: str
 ) -> None:
-    fewer = terms.granted - {tool} or frozenset({"put.safe"})
     tighter = (
-        Terms(**{**vars(terms), "rules": terms.rules | {rule}}),
-        Terms(**{**vars(terms), "granted": fewer - {"put.safe"} or frozenset({"orders.read"}) & terms.granted}),
+        sane(replace(terms, rules=terms.rules | {rule})),
+        sane(replace(terms, granted=terms.granted - {tool})),
     )
 
     async def decide(terms: Terms) -> int:

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+MICROUSD_PER_UNIT = 100
+"""Microdollars in a ten-thousandth of a dollar."""
+
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]{1,4})?) ([A-Z]{3})", re.ASCII)
@@ -41,10 +44,17 @@ def decimal_units(value: Decimal) -> int:
         raise ValueError(f"{value} is not a finite number")
     if abs(value) >= Decimal(10) ** 14:
         raise ValueError(f"{value} is outside the range of exact decimals")
-    scaled = value * 10_000
-    if scaled != scaled.to_integral_value():
-        raise ValueError(f"{value} has more than four decimals")
-    return int(scaled)
+    sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    # By whole numbers, because arithmetic on decimals rounds to the precision of its context.
+    whole = int("".join(map(str, digits)))
+    surplus = -4 - exponent
+    if surplus > len(digits) or (surplus > 0 and whole % 10**surplus):
+        if whole:
+            raise ValueError(f"{value} has more than four decimals")
+        return 0
+    units = whole // 10**surplus if surplus > 0 else whole * 10**-surplus
+    return -units if sign else units
 
 
 def units_text(units: int) -> str:

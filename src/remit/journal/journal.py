@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from remit.errors import FenceLost, StorageError
 from remit.journal import events
@@ -175,7 +175,12 @@ class Journal:
             while self._waiting:
                 size = _together(len(self._waiting))
                 batch, self._waiting = self._waiting[:size], self._waiting[size:]
-                await self._commit_batch(list(batch))
+                behind = len(self._waiting)
+                unavailable = await self._commit_batch(list(batch))
+                if unavailable is not None:
+                    # These have waited as long, and would only wait for the same again.
+                    _fail_all(self._waiting[:behind], unavailable)
+                    self._waiting = self._waiting[behind:]
         except BaseException as error:
             # Nobody may wait for ever for what will not happen any more.
             _fail_all(batch + self._waiting, error)
@@ -184,22 +189,23 @@ class Journal:
         finally:
             self._flushing = None
 
-    async def _commit_batch(self, batch: list[_Waiting]) -> None:
+    async def _commit_batch(self, batch: list[_Waiting]) -> StorageError | None:
+        """Settle every entry of the batch. Returns the error where the database can't be written at all."""
         while batch:
             try:
                 await self._write(batch)
-                return
+                return None
             except _EntryFailed as failed:
                 _fail(batch.pop(failed.index), failed.error)
             except (Collision, StorageError) as error:
                 if _unavailable(error):
                     _fail_all(batch, error)
-                else:
-                    # It is about one of them: it lost its fence, or its row. Which one shows when each goes alone.
-                    await self._one_by_one(batch)
-                return
+                    return error
+                # It is about one of them: it lost its fence, or its row. Which one shows when each goes alone.
+                return await self._one_by_one(batch)
+        return None
 
-    async def _one_by_one(self, batch: list[_Waiting]) -> None:
+    async def _one_by_one(self, batch: list[_Waiting]) -> StorageError | None:
         for i, waiting in enumerate(batch):
             try:
                 await self._commit_alone(waiting)
@@ -208,8 +214,9 @@ class Journal:
             except StorageError as error:
                 if _unavailable(error):
                     _fail_all(batch[i:], error)
-                    return
+                    return error
                 _fail(waiting, error)
+        return None
 
     async def _commit_alone(self, waiting: _Waiting) -> None:
         log = waiting.entry.log
@@ -261,7 +268,7 @@ def _fail_all(batch: Iterable[_Waiting], error: BaseException) -> None:
         _fail(waiting, error)
 
 
-def _unavailable(error: BaseException) -> bool:
+def _unavailable(error: BaseException) -> TypeGuard[StorageError]:
     """Whether the database can't be written at all: then each of them would only wait for the same."""
     return isinstance(error, StorageError) and error.code == StorageError.code
 

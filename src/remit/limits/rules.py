@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from remit.contracts.model import Action, ActionLimits, Contract, Limits
-from remit.contracts.quantities import amount, units_text
+from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, units_text
 from remit.limits.meters import Charge, Quantity
 
 _WINDOWS_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
-_MICROUSD_PER_UNIT = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +79,7 @@ def compile_limits(
 
 def _budget(contract: Contract) -> list[LimitRule]:
     budget = contract.budget
-    spend = amount(budget.spend).units * _MICROUSD_PER_UNIT
+    spend = amount(budget.spend).units * MICROUSD_PER_UNIT
     return [
         _per_run("run", "budget of the run", Quantity.WRITES, budget.writes),
         _per_run("run", "budget of the run", Quantity.SPEND, spend),
@@ -126,7 +125,7 @@ def _rule(scope: str, whose: str, quantity: Quantity, span: str, value: int | st
         currency = parsed.currency
         value = parsed.units
         if quantity is Quantity.SPEND:
-            currency, value = "", value * _MICROUSD_PER_UNIT
+            currency, value = "", value * MICROUSD_PER_UNIT
     if span == "run":
         return _per_run(scope, whose, quantity, value, currency)
     label = f"{_amount_text(quantity, value, currency)} per {span} {whose}"
@@ -144,7 +143,7 @@ def _amount_text(quantity: Quantity, value: int, currency: str) -> str:
     if quantity is Quantity.MONEY:
         return f"{units_text(value)} {currency}"
     if quantity is Quantity.SPEND:
-        return f"{units_text(value // _MICROUSD_PER_UNIT)} USD of spend"
+        return f"{units_text(value // MICROUSD_PER_UNIT)} USD of spend"
     return f"{value} {quantity}"
 
 

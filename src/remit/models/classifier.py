@@ -11,12 +11,13 @@ How a confidence comes about, and what was measured for it (3,431 real service-d
 1. Five folds, each predicted by a model that was fitted, vocabulary included, on the other four. Exact duplicates of
    a text share a fold.
 2. On these out-of-fold scores, one temperature and one offset per label are fitted by maximum likelihood with a mild
-   prior ("vector scaling" without the off-diagonal, as in Guo et al. 2017). It had a lower log loss than a
-   temperature alone, and than sigmoid and isotonic regression, which rare labels mislead.
+   prior (after the vector scaling of Guo et al. 2017). Log loss of category, ticket type and urgency, mean of five
+   random splits: 0.475, 0.019, 0.119; a temperature alone 0.480, 0.038, 0.130; sigmoid 0.493, 0.018, 0.127; isotonic
+   0.501, 0.028, 0.114. So it is the best in sum and never far off, not the best for every head.
 3. `1 / (n + 1)` of the probability is spread over all labels: n examples can't support more certainty than that.
 4. Unfamiliar texts are blended towards *every label equally likely*, since no calibration was measured on anything
-   like them; see `Prediction.familiarity`. Without this, German sentences got 0.6 to 0.8 from a model that had
-   only ever read English.
+   like them; see `Prediction.familiarity`. Without this, sentences in German, French, Spanish and Polish got a
+   confidence of 0.6 to 0.8 from a model that had only read English.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ WORD_FLOOR = 2
 """A word or pair of words counts as a feature if at least so many training texts hold it."""
 
 PIECE_FLOOR = 3
-"""The same for pieces of words. Lower floors were not more accurate, only slower."""
+"""The same for pieces of words. Lower floors gained at most 1.4 % of log loss, on few texts, and cost time."""
 
 PIECE_LENGTHS = (3, 4)
-"""Characters in a piece, at least and at most. Lengths of 2 to 4 and 3 to 5 were as good, and slower."""
+"""Characters in a piece, at least and at most. 2 to 4 was no better; 3 to 5 a hair better and a third slower."""
 
 INVERSE_REGULARISATION = 3.0
-"""The `C` of the logistic regression: best log loss of 1, 3, 10 and 30 over the heads tried."""
+"""The `C` of the logistic regression: a compromise, as heads differ (of 1, 3 and 10 each was the best for some)."""
 
 TOLERANCE = 3e-4
-"""Where its solver stops. A smaller one changed nothing but the time; at 1e-3 rare labels were not yet learned."""
+"""Where its solver stops. At 1e-3 the log loss of two heads was 3 % and 8 % higher; smaller ones gained nothing."""
 
 FAMILIAR_QUANTILE = 0.05
 """Texts below this quantile of what was seen out of fold count as unfamiliar."""

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from remit.contracts.quantities import MICROUSD_PER_UNIT, amount
 from remit.gate.call import Call, RunState
 from remit.gate.verdicts import Deny, Reject
 from remit.limits.meters import Quantity
@@ -59,6 +60,7 @@ def _facts(call: Call, run: RunState) -> Facts:
         budget_left={
             "calls": budget.calls - len(run.steps),
             "writes": budget.writes - run.usage.used(Quantity.WRITES),
+            "spend_microusd": amount(budget.spend).units * MICROUSD_PER_UNIT - run.usage.used(Quantity.SPEND),
         },
         attempt=run.rejections.get(call.proposal.tool, 0) + 1,
         run_calls=len(run.steps),
