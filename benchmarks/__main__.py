@@ -21,9 +21,13 @@ AT_ONCE = 64
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object on one line")
-    parser.add_argument("--dir", type=Path, help="measure on the disk that holds this folder (default: the temporary one)")
+    parser.add_argument(
+        "--dir", type=Path, help="measure on the disk that holds this folder (default: the temporary one)"
+    )
     parser.add_argument("--calls", type=int, default=400, help="calls for each figure of single calls (default 400)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of concurrent calls; the median counts (default 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of concurrent calls; the median counts (default 3)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="remit-bench-") as folder:
         # A server that is started for this may belong to another user and must get at its own folder.

@@ -50,9 +50,7 @@ async def _each(callers: Sequence[Caller]) -> Spread:
             await caller.call()
             took.append(time.perf_counter() - began)
     used = time.process_time() - cpu
-    return Spread(
-        p50_ms=median(took) * 1000, p95_ms=percentile(took, 0.95) * 1000, cpu_ms=used / len(took) * 1000
-    )
+    return Spread(p50_ms=median(took) * 1000, p95_ms=percentile(took, 0.95) * 1000, cpu_ms=used / len(took) * 1000)
 
 
 async def without_disk(project: Path, calls: int) -> Spread:

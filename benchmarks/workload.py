@@ -110,9 +110,7 @@ def make_project(folder: Path, *, policies: int, database: str = "sqlite:.remit/
     (folder / "tools").mkdir()
     (folder / "remit.toml").write_text(_PROJECT.format(database=database))
     (folder / "tools" / "desk.py").write_text(_TOOLS)
-    actions = "\n".join(
-        f"  - tool: {tool}\n    limits: {{per_run: 100000, per_hour: 100000000}}" for tool in tools()
-    )
+    actions = "\n".join(f"  - tool: {tool}\n    limits: {{per_run: 100000, per_hour: 100000000}}" for tool in tools())
     (contract / "contract.yaml").write_text(_CONTRACT.format(actions=actions))
     (contract / "policy.cedar").write_text(_policies(policies - ACTIONS))
     for name in ("in", "out"):
@@ -131,7 +129,37 @@ def _policies(count: int) -> str:
     return "\n".join(made)
 
 
-_WORDS = ["printer", "login", "laptop", "vpn", "mail", "phone", "badge", "server", "screen", "driver", "update", "slow", "broken", "office", "floor", "meeting", "account", "reset", "since", "yesterday", "again", "customer", "invoice", "scanner", "network", "cable", "dock", "battery", "keyboard"]
+_WORDS = [
+    "printer",
+    "login",
+    "laptop",
+    "vpn",
+    "mail",
+    "phone",
+    "badge",
+    "server",
+    "screen",
+    "driver",
+    "update",
+    "slow",
+    "broken",
+    "office",
+    "floor",
+    "meeting",
+    "account",
+    "reset",
+    "since",
+    "yesterday",
+    "again",
+    "customer",
+    "invoice",
+    "scanner",
+    "network",
+    "cable",
+    "dock",
+    "battery",
+    "keyboard",
+]
 
 
 class Arguments:

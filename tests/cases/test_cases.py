@@ -95,19 +95,25 @@ async def propose_again(remit: Remit, run: str, **changed: Any) -> Outcome:
         return await remit.pipeline.propose(state, proposal)
 
 
-async def test_an_approved_run_is_taken_up_by_a_worker_that_did_other_work_meanwhile(remit: Remit, shop: Shop) -> None:
-    held, case = await ask(remit)
-    stop = asyncio.Event()
-    worker = asyncio.ensure_future(remit.engine.work(stop, poll_ms=10))
-    meanwhile = await remit.run("refunds", {})
-    assert meanwhile.outcome == "completed"
-    assert shop.ledger() == []
-    await approve(remit, case.case)
-    async with asyncio.timeout(20):
-        while (await remit.engine.drive(held.run)).outcome != "completed":
-            await asyncio.sleep(0.01)
-    stop.set()
-    await worker
+async def test_an_approved_run_is_taken_up_by_a_worker_that_did_other_work_meanwhile(shop: Shop) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+
+    def note(point: str) -> None:
+        if point == "after_outcome":
+            ended.put_nowait(point)
+
+    async with Remit(shop.folder, crash_point=note) as remit, asyncio.timeout(20):
+        held, case = await ask(remit)
+        stop = asyncio.Event()
+        worker = asyncio.ensure_future(remit.engine.work(stop, poll_ms=10))
+        assert (await remit.run("refunds", {})).outcome == "completed"
+        await ended.get()
+        assert shop.ledger() == []
+        await approve(remit, case.case)
+        await ended.get()
+        stop.set()
+        await worker
+        assert (await remit.engine.drive(held.run)).outcome == "completed"
     assert len(shop.ledger()) == 1
 
 
@@ -329,7 +335,7 @@ async def test_a_person_may_decide_while_the_run_goes_on_writing(remit: Remit) -
         held = await run.propose("payments.refund", args)
         assert isinstance(held, Held)
         proposals = [run.propose("risk.check", {"order": n}) for n in range(8)]
-        decided, *others = await asyncio.gather(approve(remit, held.case), *proposals)
+        decided, others = await asyncio.gather(approve(remit, held.case), asyncio.gather(*proposals))
         assert decided.status == "approved"
         assert all(isinstance(other, Completed) for other in others)
 

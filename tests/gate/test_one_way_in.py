@@ -78,7 +78,9 @@ def test_connectors_are_imported_by_their_tools_and_the_demo_alone() -> None:
 
 
 def test_the_executor_is_made_by_the_gate_alone() -> None:
-    users = {name for name, module in modules() if "Executor" in {n.id for n in ast.walk(module) if isinstance(n, ast.Name)}}
+    users = {
+        name for name, module in modules() if "Executor" in {n.id for n in ast.walk(module) if isinstance(n, ast.Name)}
+    }
     assert users == {"gate/gate.py"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from project import Shop, make_shop
 
+from project import Shop, make_shop
 from remit import Completed, Denied, Failed, Held, Outcome, Rejected, Remit
 from remit.cases.cases import Decision
 from remit.gate.call import Proposal
@@ -24,7 +25,7 @@ MODEST = settings(
     deadline=None,
     # An example costs a contract, a project and a run; shrinking hundreds of them would take minutes.
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    max_examples=40,
+    max_examples=120,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 ACCOUNT = {"user": "DE1111", "tool": "DE0933", "untrusted": "XX4711", "model": "QQ9999"}
@@ -203,14 +204,14 @@ def token_for(remit: Remit, contract: str, run: str, kind: str) -> str:
     return remit.issuer.issue(request, remit.clock() - (3_600_000_000 if kind == "expired" else 0))
 
 
+_numbers = itertools.count(1)
+
+
 class Trial:
     """One run under its own contract in a project that all examples share."""
 
-    _number = 0
-
     def __init__(self, shop: Shop, terms: Terms) -> None:
-        Trial._number += 1
-        self.name = f"trial-{Trial._number}"
+        self.name = f"trial-{next(_numbers)}"
         self.shop = shop
         write_contract(shop, self.name, terms)
         self.remit = Remit(shop.folder)
@@ -263,7 +264,7 @@ TERMS = st.builds(
     per_run=st.integers(0, 4),
     money_per_hour=st.sampled_from(("60.00", "100.00", "5000.00")),
     disabled=st.sampled_from((False,) * 9 + (True,)),
-).map(lambda terms: sane(terms))
+).map(sane)
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ ORDER = {"allow": 2, "hold": 1}
 
 
 @given(terms=TERMS, call=CALLS, rule=st.sampled_from(sorted(RULES)), tool=st.sampled_from(TOOLS))
-@settings(parent=MODEST, max_examples=20)
+@settings(parent=MODEST, max_examples=50)
 def test_taking_a_grant_away_or_adding_a_forbid_never_allows_more(
     shop: Shop, terms: Terms, call: Proposed, rule: str, tool: str
 ) -> None:
@@ -347,12 +348,11 @@ def test_taking_a_grant_away_or_adding_a_forbid_never_allows_more(
     closed=st.sets(st.integers(0, 15), max_size=4),
     per_run=st.integers(1, 4),
 )
-@settings(parent=MODEST, max_examples=20)
+@settings(parent=MODEST, max_examples=50)
 def test_limits_hold_however_calls_are_interleaved(
     shop: Shop, per_hour: int, money: str, amounts: list[list[str]], closed: set[int], per_run: int
 ) -> None:
-    Trial._number += 1
-    name = f"trial-{Trial._number}"
+    name = f"trial-{next(_numbers)}"
     limits = {"per_hour": per_hour, "per_run": per_run, "money_per_hour": f"{money} EUR"}
     approval = {"by": "role:care-lead", "within": "4h", "above": "1000.00 EUR"}
     shop.contract(name, [{"tool": "payments.refund", "approval": approval, "limits": limits}])

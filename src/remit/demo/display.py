@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -170,8 +173,13 @@ class Display:
         self._console.print(f"attacks stopped: {stopped} of {len(tried)} · runs right: {summary.correct} of {summary.runs}")
         self._console.rule("[bold]what to try next", align="left")
         for command in ("remit runs", "remit show RUN", "remit cases", "remit policy show it-tickets", "remit check"):
-            self._console.print(f"  cd {folder} && {command}", style="cyan")
+            self._console.print(f"  {_called()} {command.removeprefix('remit ')} -p {folder}", style="cyan", soft_wrap=True)
         return stopped == len(tried) and not differences and unchanged
+
+
+def _called() -> str:
+    """How this command line was called, so that what is suggested can be typed."""
+    return "remit" if shutil.which("remit") else os.path.relpath(sys.argv[0])
 
 
 def _ticket_line(item: Triaged) -> Text:

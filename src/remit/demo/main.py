@@ -70,7 +70,10 @@ async def _demo(options: Options) -> int:
         await stage.__aexit__(None, None, None)
     ok = display.closing(acts.summary, acts.tried, acts.differences, options.folder, acts.unchanged)
     if options.keep:
-        display.say(f"the tracker goes on at {on_stage.tracker.url}")
+        pids = f"{on_stage.tracker.pid} {(options.folder / '.remit' / 'directory.pid').read_text().strip()}"
+        display.say(f"the tracker goes on at {on_stage.tracker.url}; stop it and the directory with `kill {pids}`")
+    else:
+        display.say("tracker and directory are stopped; `--keep` leaves them running, so that approvals can be carried out")
     if options.json:
         print_json(as_json(acts.summary, acts.tried, len(acts.differences)))
     return 0 if ok else 1

@@ -66,7 +66,7 @@ async def raised(folder: Path, *, keep: bool) -> AsyncGenerator[Stage, None]:
     """Start both services and connect the project to them; stop them at the end, unless they are to be kept."""
     tracker = await RoundupServer.start(folder / "tracker")
     try:
-        async with _directory(folder) as directory_url:
+        async with _directory(folder, keep=keep) as directory_url:
             _connect(folder, tracker, directory_url)
             agent, intake = tracker.accounts.agent, tracker.accounts.intake
             async with (
@@ -82,25 +82,35 @@ async def raised(folder: Path, *, keep: bool) -> AsyncGenerator[Stage, None]:
 
 
 @asynccontextmanager
-async def _directory(folder: Path) -> AsyncGenerator[str, None]:
-    """The directory service as its own process, which prints its address once it answers."""
+async def _directory(folder: Path, *, keep: bool) -> AsyncGenerator[str, None]:
+    """The directory service as its own process, which prints its address once it answers; kept if that is asked for."""
     secret = folder / ".remit" / "secrets" / "directory"
     write_private(secret, secrets.token_urlsafe(32).encode())
     arguments = ["--data", "data/directory.json", "--state", ".remit/directory.json", "--secret-file", str(secret)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "services/directory.py", *arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    with (folder / ".remit" / "directory.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "services/directory.py",
+            *arguments,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=keep,
+        )
     try:
         assert process.stdout is not None
         async with asyncio.timeout(_START_TIMEOUT_S):
             line = await process.stdout.readline()
         if not line:
-            raise ConfigError("the directory service did not start; run it by hand to see why")
+            raise ConfigError("the directory service did not start; `.remit/directory.log` says why")
         yield json.loads(line)["url"]
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        if keep:
+            (folder / ".remit" / "directory.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        else:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 def _connect(folder: Path, tracker: RoundupServer, directory_url: str) -> None:

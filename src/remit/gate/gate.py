@@ -151,7 +151,7 @@ class Gate:
 
         def write(reservation: Reservation) -> record.Recording[Decided]:
             settled, reserved = record.after_reservation(verdict, reservation)
-            return record.decision(call, run, settled, reserved)
+            return record.decision(call, run, record.without_secrets(settled, run), reserved)
 
         principals = (run.authority.principal, *([run.on_behalf_of] if run.on_behalf_of else ()))
         decided: Decided | None = None

@@ -6,7 +6,7 @@ Bodies are redacted; where that changed anything, the originals that the run nee
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from remit.contracts.quantities import duration_ms
@@ -41,6 +41,13 @@ def after_reservation(verdict: Verdict, reservation: Reservation) -> tuple[Verdi
             return Deny(code="limit_exhausted", message=message), ()
         case _:
             return verdict, reservation
+
+
+def without_secrets(verdict: Verdict, run: RunState) -> Verdict:
+    """The verdict as agents and people may read it; what it says may quote a system that quotes credentials."""
+    if isinstance(verdict, Allow):
+        return verdict
+    return replace(verdict, message=run.redactor.text(verdict.message))
 
 
 def decision(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Recording[Decided]:
@@ -238,6 +245,8 @@ Carried = Completed | Failed | Unknown
 
 def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, latency_us: int) -> Recording[Carried]:
     """The event of what became of a call, and a case where nobody knows."""
+    if not isinstance(carried, Completed):
+        carried = replace(carried, message=run.redactor.text(carried.message))
     match carried:
         case Completed(result=result):
             return Recording(value=carried, drafts=[_completed(call, run, result, usage, latency_us)])
@@ -274,7 +283,7 @@ def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, lat
 
 
 def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown, latency_us: int) -> Draft:
-    body = {"tool": call.proposal.tool, "code": carried.code, "message": run.redactor.text(carried.message)}
+    body = {"tool": call.proposal.tool, "code": carried.code, "message": carried.message}
     return Draft(
         type=kind,
         actor=run.authority.principal,

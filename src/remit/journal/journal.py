@@ -110,7 +110,6 @@ class _EntryFailed(Exception):
         self.error = error
 
 
-_HALVED_FROM = 24
 _MOST = 512
 """How many entries one transaction takes at most: more gain nothing, and a statement has only so many parameters."""
 
@@ -173,8 +172,7 @@ class Journal:
         batch: list[_Waiting] = []
         try:
             while self._waiting:
-                size = _together(len(self._waiting))
-                batch, self._waiting = self._waiting[:size], self._waiting[size:]
+                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
                 behind = len(self._waiting)
                 unavailable = await self._commit_batch(list(batch))
                 if unavailable is not None:
@@ -247,15 +245,6 @@ class Journal:
             waiting.entry.log.place = transaction.places[id(waiting.entry.log)]
             if not waiting.future.done():
                 waiting.future.set_result(recording.value)
-
-
-def _together(waiting: int) -> int:
-    """How many of those that wait to commit at once: a few go all, many in halves.
-
-    So the calls of one half go on while the other becomes durable; all at once would wait for the disk together and
-    then leave it idle together.
-    """
-    return min(_MOST, max(_HALVED_FROM, (waiting + 1) // 2))
 
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:

@@ -135,6 +135,7 @@ def storage_errors(doing: str) -> Generator[None]:
 
 
 _ADVICE = {
+    "read-only transaction": "the server only reads now; let it write, or correct `database` in remit.toml",
     "readonly": "make the file and its folder writable for this user",
     "read-only": "make the file and its folder writable for this user",
     "unable to open": "make the file and its folder writable for this user",
@@ -146,7 +147,7 @@ _ADVICE = {
     "lock timeout": "another process holds the lock; stop it or try again",
     "no space left": "free some space, then run it again: nothing was lost",
     "connection refused": "start the server or correct `database` in remit.toml",
-    "connection failed": "start the server or correct `database` in remit.toml",
+    "connection to server": "start the server or correct `database` in remit.toml",
     "server closed the connection": "it is tried again with the next record",
     "terminating connection": "it is tried again with the next record",
 }
