@@ -8,11 +8,10 @@ import sqlite3
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import cedarpy
 
 _BLOCK_BYTES = 4096
 
@@ -26,7 +25,7 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "cedarpy": getattr(cedarpy, "__version__", "unknown"),
+        "cedarpy": version("cedarpy"),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 

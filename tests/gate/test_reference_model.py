@@ -25,7 +25,7 @@ MODEST = settings(
     deadline=None,
     # An example costs a contract, a project and a run; shrinking hundreds of them would take minutes.
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    max_examples=120,
+    max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 ACCOUNT = {"user": "DE1111", "tool": "DE0933", "untrusted": "XX4711", "model": "QQ9999"}
@@ -312,7 +312,7 @@ ORDER = {"allow": 2, "hold": 1}
 
 
 @given(terms=TERMS, call=CALLS, rule=st.sampled_from(sorted(RULES)), tool=st.sampled_from(TOOLS))
-@settings(parent=MODEST, max_examples=50)
+@settings(parent=MODEST, max_examples=25)
 def test_taking_a_grant_away_or_adding_a_forbid_never_allows_more(
     shop: Shop, terms: Terms, call: Proposed, rule: str, tool: str
 ) -> None:
@@ -348,7 +348,7 @@ def test_taking_a_grant_away_or_adding_a_forbid_never_allows_more(
     closed=st.sets(st.integers(0, 15), max_size=4),
     per_run=st.integers(1, 4),
 )
-@settings(parent=MODEST, max_examples=50)
+@settings(parent=MODEST, max_examples=25)
 def test_limits_hold_however_calls_are_interleaved(
     shop: Shop, per_hour: int, money: str, amounts: list[list[str]], closed: set[int], per_run: int
 ) -> None:

@@ -281,7 +281,8 @@ class Engine:
 
     async def _give_up(self, folded: Folded, error: RemitError) -> RunResult:
         """A run that can't go on: what can't be recorded stays as it is, the rest becomes a case."""
-        if error.code in ("storage_unavailable", "record_corrupt"):
+        if isinstance(error, StorageError):
+            # A call may be without its outcome now: closing the run would hide that from whoever takes it up.
             raise error
         case_id, opened, statement = open_case_for(folded.state, "", kind=error.code, reason=error.message)
         await self._journal.append(folded.state.log, opened, statements=[statement])
