@@ -44,7 +44,7 @@ class Table:
 
 @dataclass
 class Taken:
-    """An admitted charge in the log: when, by the latest time that anybody had seen by then, and how much is left."""
+    """An admitted charge in the log: when, by the latest clock of an admitted one so far, and how much is left."""
 
     at_us: int
     amount: int
@@ -83,17 +83,18 @@ def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_early(
     # A sixtieth of the window, rounded up to a whole microsecond.
     bucket_us = -(-window_us // 60)
     table, log = Table(), Log(window_us)
-    clock = latest = START_US
+    clock, latest = START_US, 0
     for hundredths, offset_us, amount, give_back in moves:
         clock += hundredths * window_us // 100 + offset_us
-        latest = max(latest, clock)
+        now = max(latest, clock)
         wanted = charge(amount, limit=limit, window_ms=window_ms)
         reserved = table.take(clock, wanted)
         if reserved is not None:
-            log.taken.append(Taken(at_us=latest, amount=amount, reserved=reserved))
-            assert log.within(latest, window_us) <= limit
+            latest = now
+            log.taken.append(Taken(at_us=now, amount=amount, reserved=reserved))
+            assert log.within(now, window_us) <= limit
         else:
-            assert log.within(latest, window_us + bucket_us) + amount > limit
+            assert log.within(now, window_us + bucket_us) + amount > limit
         if give_back and log.taken:
             oldest = log.taken[(give_back * 7) % len(log.taken)]
             back = min(give_back, oldest.amount)

@@ -38,9 +38,9 @@ def compiled(one: Contract, tenant: str = "northwind", **tenant_limits: Any) -> 
     return compile_limits(one, one.actions, tenant, Limits(**tenant_limits))
 
 
-def refund(limits: dict[str, Any], **more: Any) -> ActionRules:
+def refund(own: dict[str, Any], **more: Any) -> ActionRules:
     """The rules of an action with these limits of its own."""
-    return compiled(contract(actions=[{"tool": "orders.refund", "limits": limits}], **more))["orders.refund"]
+    return compiled(contract(actions=[{"tool": "orders.refund", "limits": own}], **more))["orders.refund"]
 
 
 def charged(rules: ActionRules, demand: Demand, person: str | None = None) -> dict[str, Charge]:
@@ -84,7 +84,9 @@ def test_limits_of_the_contract_the_tenant_and_one_person_are_charged_beside_eac
 
 def test_every_limit_that_can_be_written_is_compiled() -> None:
     """None is forgotten when one is added to the model."""
-    every = {name: "1.00 USD" if name.startswith(("money", "spend")) else 1 for name in Limits.__struct_fields__}
+    every: dict[str, Any] = {
+        name: "1.00 USD" if name.startswith(("money", "spend")) else 1 for name in Limits.__struct_fields__
+    }
     rules = compiled(contract(), **every)["orders.read"]
     assert len(rules.rates) == len(every)
     demand = Demand(calls=1, writes=1, rows=1, money=1, currency="USD", spend=1)
