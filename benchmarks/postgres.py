@@ -37,8 +37,7 @@ def server(folder: Path) -> Iterator[str]:
     except (subprocess.CalledProcessError, OSError) as error:
         raise NoServer(f"the Postgres server did not start: {error}") from error
     try:
-        # The socket's folder stands for the host; a project wants to see a host all the same.
-        yield f"postgresql://remit@localhost/{{database}}?host={home}"
+        yield f"postgresql://remit@/{{database}}?host={home}"
     finally:
         _run(binaries, home, "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
 

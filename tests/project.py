@@ -269,8 +269,6 @@ def make_shop(folder: Path, database: str) -> Shop:
     """Write the project to `folder`, without a contract. A SQLite file has to lie in it, wherever `database` is."""
     if database.startswith("sqlite:"):
         database = "sqlite:remit.db"
-    # A project names the host of its server; where that is a socket, the query says so and counts.
-    database = database.replace("@/", "@localhost/")
     (folder / "tools").mkdir(parents=True)
     (folder / "contracts").mkdir()
     (folder / "tools" / "shop.py").write_text(TOOLS)

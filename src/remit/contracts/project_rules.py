@@ -80,7 +80,9 @@ def database_is_usable(config: _Config) -> Iterator[Problem]:
             yield config.error(("project", "secret"), "a SQLite database has no password", "take `secret` out")
         return
     split = _split(section.database)
-    if split is None or split.scheme not in ("postgresql", "postgres") or not split.hostname or split.path in ("", "/"):
+    # A server on a Unix socket is named by its folder: `postgresql://user@/db?host=/run/postgresql`.
+    reached = split is not None and (split.hostname or "host=" in split.query)
+    if split is None or split.scheme not in ("postgresql", "postgres") or not reached or split.path in ("", "/"):
         hint = "write it like `sqlite:.remit/remit.db` or `postgresql://user@host/db`"
         yield config.error(path, "`project.database` is no database that can be used", hint)
     elif split.password is not None:

@@ -36,7 +36,7 @@ from remit.gate.verdicts import (
     Verdict,
 )
 from remit.identity.tokens import TokenVerifier
-from remit.journal.journal import Entry, Journal, Reservation, Settlement
+from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, Settlement
 from remit.limits.meters import Charge, Reserved
 from remit.limits.rules import Demand, charges
 from remit.policy.session import PastCall
@@ -112,7 +112,12 @@ class Gate:
     async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
         """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
         started = self._journal.clock()
-        settled = await self._executor.recover(call, run)
+        asked = Entry(log=run.log, record=lambda found: Recording(value=found), principals=_principals(run))
+        if isinstance(await self._journal.commit(asked), Disabled):
+            message = "its principal was disabled before it was known whether this happened"
+            settled: Carried = Unknown(code="outcome_unknown", message=message)
+        else:
+            settled = await self._executor.recover(call, run)
         return await self._end(run, call, decided, settled, started)
 
     def _count(self, run: RunState, proposal: Proposal) -> None:
@@ -149,15 +154,14 @@ class Gate:
                 wanted = charges(rules, call.demand, run.on_behalf_of)
         self._crash_point("before_intent")
 
-        def write(reservation: Reservation) -> record.Recording[Decided]:
+        def write(reservation: Reservation) -> Recording[Decided]:
             settled, reserved = record.after_reservation(verdict, reservation)
             return record.decision(call, run, record.without_secrets(settled, run), reserved)
 
-        principals = (run.authority.principal, *([run.on_behalf_of] if run.on_behalf_of else ()))
         decided: Decided | None = None
         try:
             decided = await self._journal.commit(
-                Entry(log=run.log, record=write, charges=wanted, principals=principals)
+                Entry(log=run.log, record=write, charges=wanted, principals=_principals(run))
             )
             return decided
         finally:
@@ -210,6 +214,11 @@ class Gate:
         run.past.append(
             PastCall(tool=call.proposal.tool, outcome=outcome, args=call.args, result=None, at_us=call.at_us)
         )
+
+
+def _principals(run: RunState) -> tuple[str, ...]:
+    """Who must be enabled for a call to go out: the agent, and the person it acts for."""
+    return (run.authority.principal, *([run.on_behalf_of] if run.on_behalf_of else ()))
 
 
 def take_in_result(run: RunState, call: Call, result: object) -> None:
