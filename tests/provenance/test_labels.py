@@ -258,7 +258,10 @@ def test_exactly_what_stands_in_whole_words_is_trusted(one: list[str], other: li
     for value in (part.strip(), " ".join("".join(other).split())):
         if len(value) >= 4:
             trusted = seen(user=[text]).labels(value) == (USER,)
-            assert trusted == stands_in_whole_words(value, text)
+            stands = stands_in_whole_words(value, text)
+            # A word of signs alone is cut in one way of several; that may cost trust, and never gives any.
+            signs_alone = any(set(word) <= BEFORE_A_WORD | BEHIND_A_WORD for word in value.split(" "))
+            assert trusted == stands or (signs_alone and not trusted)
 
 
 @given(st.text(min_size=4, max_size=40), st.data())
