@@ -40,6 +40,8 @@ from remit.journal.vault import Vault
 from remit.limits.rules import compile_limits
 from remit.policy.decision import PolicyDecisionPoint
 from remit.project import Project, ensure_private, find_project, load_project
+from remit.releases.releases import SCOPE as APPROVE_RELEASES
+from remit.releases.releases import Releases
 from remit.runs.engine import Engine, Program, RunResult
 from remit.runs.foreign import ForeignAgent
 from remit.storage.database import Database, open_database
@@ -116,7 +118,7 @@ class Remit:
             gate=self.pipeline,
             issuer=self.issuer,
             redactor=self.redactor,
-            programs=self.program,
+            programs=self._admitted,
         )
 
     @cached_property
@@ -130,6 +132,16 @@ class Remit:
             redactor=self.redactor,
             people=self.person,
             queues=queues,
+        )
+
+    @cached_property
+    def releases(self) -> Releases:
+        """What may run, where the project asks for an approval."""
+        return Releases(
+            database=self.database,
+            verifier=self.verifier,
+            people=self.person,
+            role=self.project.releases.approval,
         )
 
     async def run(
@@ -174,7 +186,7 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=(SCOPE,),
+            scopes=(SCOPE, APPROVE_RELEASES),
         )
         return self.issuer.issue(request, self.clock())
 
@@ -194,20 +206,28 @@ class Remit:
             )
         return program
 
+    def _admitted(self, contract: str, release: str | None) -> Program:
+        """The program of a run: a new one may only begin under a release that may run; an old one goes on under its own."""
+        program = self.program(contract, release)
+        if release is None:
+            self.releases.admit(program.authority)
+        return program
+
     def _load(self, name: str) -> Program:
         specs = {tool.spec.name: tool.spec for tool in self.tools.values()}
         loaded = load_contract(self.project.contract_folder(name), self.project, specs)
         self.principals.register(loaded.principal, loaded.tenant, PrincipalKind.AGENT, self.clock())
         module = _load_workflow(loaded)
-        authority = self._authority(loaded, module)
+        authority, bundle = self._authority(loaded, module)
         return Program(
             authority=authority,
+            bundle=bundle,
             input_validator=loaded.input_validator,
             output_validator=loaded.output_validator,
             workflow=getattr(module, loaded.entry) if module is not None and loaded.entry else None,
         )
 
-    def _authority(self, loaded: LoadedContract, module: ModuleType | None) -> Authority:
+    def _authority(self, loaded: LoadedContract, module: ModuleType | None) -> tuple[Authority, Json]:
         models: Mapping[str, Tool] = {}
         if loaded.models:
             from remit.models.tools import model_tools
@@ -218,9 +238,10 @@ class Remit:
         granted = {action.tool: {**self.tools, **models}[action.tool] for action in actions}
         specs = {name: tool.spec for name, tool in granted.items()}
         floor = contract.escalate.when.confidence_below
-        return Authority(
+        digests = {name: spec.digest for name, spec in specs.items()}
+        authority = Authority(
             contract=contract,
-            release=loaded.digest({name: spec.digest for name, spec in specs.items()}),
+            release=loaded.digest(digests),
             tenant=loaded.tenant,
             region=loaded.region,
             principal=loaded.principal,
@@ -235,6 +256,7 @@ class Remit:
             verifiers=_verifiers(contract, module),
             confidence_floor=None if floor is None else per_mille(floor),
         )
+        return authority, loaded.bundle(digests)
 
     def _register_people(self) -> None:
         for person in self.project.people:

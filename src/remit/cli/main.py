@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from remit.cli import cases, contracts, demo, identity, policy, runs
+from remit.cli import cases, contracts, demo, identity, policy, releases, runs
 
 app = typer.Typer(
     name="remit",
@@ -31,6 +31,7 @@ app.command("deny")(cases.deny)
 app.command("resolve")(cases.resolve)
 app.command("token")(identity.token)
 app.add_typer(policy.app, name="policy")
+app.add_typer(releases.app, name="release")
 app.add_typer(identity.principals, name="principal")
 app.add_typer(identity.keys, name="keys")
 

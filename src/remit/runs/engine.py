@@ -53,6 +53,8 @@ class Program:
     authority: Authority
     input_validator: jsonschema_rs.Draft202012Validator
     output_validator: jsonschema_rs.Draft202012Validator
+    bundle: Json
+    """All that shapes behaviour, as the release's digest covers it."""
     workflow: Workflow | None
     """`None` for a contract whose agent lives elsewhere and only proposes."""
 

@@ -1,0 +1,58 @@
+"""`remit release show`, `approve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli.terminal import JsonOption, ProjectOption, clock_time, console, print_json, with_remit
+
+if TYPE_CHECKING:
+    from remit.app import Remit
+
+app = typer.Typer(help="What may run.", no_args_is_help=True, rich_markup_mode=None)
+ContractArgument = Annotated[str, typer.Argument(help="Name of the contract.", show_default=False)]
+
+
+@app.command("show")
+def show(contract: ContractArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
+    """Show the release that a contract is at now, and who approved it."""
+
+    async def use(remit: Remit) -> dict[str, Any]:
+        release = remit.program(contract).authority.release
+        found = remit.releases.get(release)
+        asked = remit.project.releases.approval
+        return {
+            "contract": contract,
+            "release": release,
+            "approval": asked,
+            "approved_by": found.approved_by if found else None,
+            "approved_at": found.approved_at if found else None,
+        }
+
+    row = with_remit(project, use)
+    if json:
+        print_json(row)
+        return
+    said = "needs no approval" if row["approval"] is None else f"waits for {row['approval']}"
+    if row["approved_by"]:
+        said = f"approved by {row['approved_by']} at {clock_time(row['approved_at'])} UTC"
+    console().print(f"{contract} is at release [bold]{row['release'][:12]}[/], {said}")
+
+
+@app.command("approve")
+def approve(
+    contract: ContractArgument,
+    by: Annotated[str, typer.Option("--as", help="Who approves: a person declared in remit.toml.", show_default=False)],
+    project: ProjectOption = None,
+) -> None:
+    """Approve the release that a contract is at now; never by the contract's own author."""
+
+    async def use(remit: Remit) -> str:
+        program = remit.program(contract)
+        token = remit.person_token(by.removeprefix("person/"))
+        found = remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
+        return f"release {found.release[:12]} of {contract} [green]approved[/] by {found.approved_by}"
+
+    console().print(with_remit(project, use))

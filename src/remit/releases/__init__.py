@@ -1,0 +1,1 @@
+"""Releases: what shapes behaviour, content-addressed, and who said that it may run."""
