@@ -208,11 +208,17 @@ async def test_credentials_stand_nowhere_in_the_record(remit: Remit, shop: Shop)
         outcome, events = await propose(remit, "odd", "odd.write", {"how": how})
         assert isinstance(outcome, Unknown | Failed)
         texts += [str([(e.body, e.sealed, e.header) for e in events]), outcome.message]
-    async with remit.gate("desk").run({"secret": SECRET}) as run:
+    with pytest.raises(RunError, match="holds a credential"):
+        async with remit.gate("desk").run({"secret": SECRET}):
+            pass
+    async with remit.gate("odd").run({}) as run:
         await run.propose(f"tool.{SECRET}", {"value": SECRET})
+        denied = await run.propose("odd.write", {"how": SECRET})
+        assert isinstance(denied, Denied)
+        assert denied.code == "credential_in_arguments"
         run.finish({"said": SECRET})
     events = remit.journal.reader.events(run.id)
-    texts.append(str([(e.body, e.header) for e in events]))
+    texts.append(str([(e.body, e.sealed, e.header) for e in events]))
     assert not any(SECRET in text for text in texts)
     if remit.database.is_sqlite:
         for path in shop.folder.glob("remit.db*"):

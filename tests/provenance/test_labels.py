@@ -163,6 +163,8 @@ def test_marks_can_not_be_smuggled_in() -> None:
     found = seen(user="pay ann.lee@corp.example now")
     for value in ("lee@corp.example\0", "\0lee@corp.example", "lee@corp.example\0 \0now", ".\0lee@corp.example"):
         assert found.labels(value) == (MODEL,)
+    # Nor can a text hold edges that its words do not have.
+    assert seen(user="pay ann\0lee@corp.example now").labels("lee@corp.example") == (MODEL,)
 
 
 def test_borders_between_texts_are_not_crossed() -> None:

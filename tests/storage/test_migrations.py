@@ -109,6 +109,10 @@ def test_a_database_that_a_newer_version_has_migrated_is_left_alone(database_url
     with pytest.raises(StorageError, match="newer version of Remit") as raised:
         open_database(database_url)
     assert raised.value.code == "schema_unknown"
+    # And nothing is left open on it.
+    if database.is_sqlite:
+        held = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        assert str(database.path) not in held
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:

@@ -122,7 +122,7 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         refs=_refs(call, run),
         verdict=_verdict_name(verdict),
         body=body,
-        sealed=None if same else original,
+        sealed=None if same else run.redactor.sealed(shown, original),
         latency_us=max(0, run.clock() - call.at_us),
     )
 
@@ -274,7 +274,7 @@ def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, lat
         span=call.proposal.step,
         refs=_refs(call, run),
         body={"tool": call.proposal.tool, "result": shown},
-        sealed=None if shown is result else {"result": result},
+        sealed=None if shown is result else run.redactor.sealed(shown, {"result": result}),
         cost_microusd=usage.cost_microusd if usage else 0,
         tokens_in=usage.tokens_in if usage else 0,
         tokens_out=usage.tokens_out if usage else 0,

@@ -166,6 +166,17 @@ class Redactor:
         """A text with every secret and every detected value replaced, and always one that can be stored."""
         return _Pass(self, self._secrets, {}).text(text)
 
+    def holds_credential(self, value: Json) -> bool:
+        """Whether one of the gateway's own credentials stands anywhere in a value."""
+        if not self._secrets:
+            return False
+        text = encode(value).decode()
+        return any(secret in text for secret in self._secrets)
+
+    def sealed(self, shown: Json, original: Json) -> Json:
+        """What to seal beside the redacted `shown`: the original, if it differs, and never one with a credential in it."""
+        return None if shown is original or self.holds_credential(original) else original
+
     def redact(self, value: Json, classes: Mapping[str, str] | None = None, prefix: str = "") -> Redacted:
         """A value with classed fields and detected texts replaced.
 

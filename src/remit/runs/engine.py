@@ -110,6 +110,8 @@ class Engine:
         """
         program = self._programs(contract, None)
         _check_input(program, request)
+        if self._redactor.holds_credential(request):
+            raise RunError("the request holds a credential of the gateway", code="input_invalid")
         authority = program.authority
         key = request_key or uuid.uuid4().hex
         known = self._run_of_request(authority, key)
@@ -125,7 +127,7 @@ class Engine:
             actor=authority.principal,
             refs={"release": authority.release, "policy": authority.policy.digest},
             body=shown,
-            sealed=None if shown is body else body,
+            sealed=self._redactor.sealed(shown, body),
         )
         row = RunRow(
             run=run,
@@ -185,7 +187,7 @@ class Engine:
             actor=state.authority.principal,
             verdict=outcome,
             body=shown,
-            sealed=None if shown is body else body,
+            sealed=self._redactor.sealed(shown, body),
             latency_us=max(0, self._journal.clock() - state.opened_at - state.parked_us),
         )
         statements = [

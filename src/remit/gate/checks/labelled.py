@@ -12,8 +12,10 @@ from remit.provenance.labels import label_arguments
 from remit.tools.spec import Resource
 
 
-def labelled(call: Call, run: RunState) -> Call:
+def labelled(call: Call, run: RunState) -> Call | Deny:
     assert call.tool is not None
+    if run.redactor.holds_credential(call.args):
+        return Deny(code="credential_in_arguments", message="an argument holds a credential of the gateway")
     redacted = run.redactor.redact(call.args, call.tool.spec.field_classes)
     return replace(call, redacted=redacted, labels=label_arguments(call.args, run.seen))
 
