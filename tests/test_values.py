@@ -8,7 +8,7 @@ import re
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.values import MAX_BYTES, MAX_DEPTH, ValueRefused, decode, digest, encode, leaves, parse, show_path
@@ -64,6 +64,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @given(accepted)
+@settings(deadline=None)
 def test_what_is_accepted_reads_back_as_the_same_value(value: Any) -> None:
     walk(value)
     data = encode(value)
@@ -73,6 +74,7 @@ def test_what_is_accepted_reads_back_as_the_same_value(value: Any) -> None:
 
 
 @given(accepted, st.randoms())
+@settings(deadline=None)
 def test_the_order_of_keys_does_not_show_in_the_bytes(value: Any, random: Any) -> None:
     def shuffled(item: Any) -> Any:
         if isinstance(item, list):
@@ -88,6 +90,7 @@ def test_the_order_of_keys_does_not_show_in_the_bytes(value: Any, random: Any) -
 
 
 @given(accepted, accepted)
+@settings(deadline=None)
 def test_different_values_have_different_bytes(one: Any, other: Any) -> None:
     assert (encode(one) == encode(other)) == same(one, other) or _differ_by_signed_zero(one, other)
 
@@ -98,6 +101,7 @@ def _differ_by_signed_zero(one: Any, other: Any) -> bool:
 
 
 @given(accepted)
+@settings(deadline=None)
 def test_the_bytes_are_json_with_sorted_keys_and_no_white_space(value: Any) -> None:
     def in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -110,6 +114,7 @@ def test_the_bytes_are_json_with_sorted_keys_and_no_white_space(value: Any) -> N
 
 
 @given(accepted)
+@settings(deadline=None)
 def test_every_scalar_is_walked_once_under_its_own_path(value: Any) -> None:
     paths = [path for path, _ in walk(value)]
     assert len(set(paths)) == len(paths)

@@ -49,6 +49,7 @@ def rehashed(row: Row, **changes: Any) -> Row:
 
 
 @given(bodies, st.none() | bodies)
+@settings(deadline=None)
 def test_body_and_originals_are_read_back_as_they_were_written(body: Any, sealed: Any) -> None:
     event = read(written(draft(body, sealed)), KEYS)
     assert (event.body, event.sealed) == (body, sealed)
@@ -85,7 +86,7 @@ ROW = written(draft({"args": {"to": "ann"}}, {"args": {"to": "ann@corp.example"}
 
 
 @given(st.data())
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_a_changed_byte_anywhere_in_the_row_is_found(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["hash", "header", "body", "sealed"]))
     value = bytearray(getattr(ROW, name))
@@ -94,6 +95,7 @@ def test_a_changed_byte_anywhere_in_the_row_is_found(data: st.DataObject) -> Non
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_a_column_that_is_cut_or_grown_is_found(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["hash", "header", "body", "sealed"]))
     value: bytes = getattr(ROW, name)
@@ -187,6 +189,7 @@ def test_keys_of_another_run_or_in_each_others_place_open_nothing() -> None:
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_a_stored_key_that_was_changed_or_cut_opens_nothing(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["body", "sealed"]))
     value = bytearray(getattr(WRAPPED, name))

@@ -73,7 +73,7 @@ steps = st.tuples(
 
 
 @given(windows_ms, st.integers(0, 15), st.lists(steps, max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @example(window_ms=1, limit=1, moves=[(0, 0, 1, 0), (98, 5, 1, 0)])
 @example(window_ms=MINUTE_MS, limit=10, moves=[(0, 0, 6, 0), (101, 0, 6, 0), (-500, 0, 5, 0), (99, 0, 6, 0)])
 def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_early(
@@ -103,6 +103,7 @@ def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_early(
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 5)), max_size=200))
+@settings(deadline=None)
 def test_the_state_of_a_meter_stays_small_however_many_charges_there_are(moves: list[tuple[int, int]]) -> None:
     table, now = Table(), START_US
     for wait_us, amount in moves:

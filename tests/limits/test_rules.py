@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.contracts.model import Contract, Limits
@@ -116,6 +116,7 @@ def test_who_shares_a_limit_shares_a_meter_and_nobody_else() -> None:
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
+@settings(deadline=None)
 def test_no_name_of_a_person_leads_to_the_meter_of_anything_else(one: str, other: str) -> None:
     rules = compiled(
         contract(
@@ -238,6 +239,7 @@ demands = st.builds(
 
 
 @given(st.lists(demands, max_size=30))
+@settings(deadline=None)
 def test_a_run_never_uses_more_than_its_limits_and_is_never_refused_with_room_left(asked: list[Demand]) -> None:
     rules = refund({"per_run": 4, "rows_per_run": 6, "money_per_run": "0.0009 EUR"})
     usage = RunUsage()

@@ -298,14 +298,15 @@ class Engine:
         """Free the worker while a person decides. If the person was faster than this, the run is ready at once."""
         state = folded.state
         now = self._journal.clock()
+        table, cases = schema.runs.c, schema.cases.c
+        mine = update(schema.runs).where(table.run == state.run, table.worker == self._worker)
         with storage_errors("park the run"), self._database.engine.begin() as connection:
-            decided = select(schema.cases.c.run).where(schema.cases.c.case == case, schema.cases.c.status != "open")
-            status = "ready" if connection.execute(decided).first() else "held"
-            connection.execute(
-                update(schema.runs)
-                .where(schema.runs.c.run == state.run, schema.runs.c.worker == self._worker)
-                .values(status=status, updated_at=now, worker=None, lease_until=None)
-            )
+            connection.execute(mine.values(status="held", updated_at=now, worker=None, lease_until=None))
+        # Only now is the case looked at: whoever decides from here on finds the run held and makes it ready.
+        decided = select(cases.run).where(cases.case == case, cases.status != "open").exists()
+        ready = update(schema.runs).where(table.run == state.run, table.status == "held", decided)
+        with storage_errors("park the run"), self._database.engine.begin() as connection:
+            connection.execute(ready.values(status="ready"))
         return RunResult(run=state.run, outcome="held", case=case)
 
     def _run(self, folded: Folded) -> Run:
