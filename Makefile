@@ -28,8 +28,9 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed  ## speed and memory, beside the physical floor
 	$(BIN)/python -m benchmarks
 
+# Extras stay in the lock: without them an older pip takes the newest release for `name[extra]`, which no hash allows.
 lock:  ## resolve dependencies anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --all-extras --group dev pyproject.toml -o $(LOCK)
 
 clean:
