@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from remit.errors import StorageError
 from remit.journal.events import START, Draft, Event, EventType, Place, Row, after, leaf_hash, read, write

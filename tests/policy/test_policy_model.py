@@ -36,8 +36,9 @@ from remit.policy.decision import (
     PolicyDecisionPoint,
     Undecided,
 )
-from remit.policy.facts import Facts, context
+from remit.policy.facts import ContextShape, Facts
 from remit.tools.spec import Effect, Resource, ToolSpec
+from remit.values import encode
 
 HOUR_MS = 3_600_000
 
@@ -360,14 +361,14 @@ def build(contract: Contract, rules: Sequence[GeneratedRule]) -> PolicyDecisionP
 
 
 def decide(policy: PolicyDecisionPoint, facts: Facts) -> PolicyDecision:
-    return policy.decide(facts, policy.context(facts)).decision
+    return policy.decide(facts).decision
 
 
 def gist(decision: PolicyDecision) -> PolicyDecision:
     """A decision without its words."""
     match decision:
         case Forbidden() | MustHold():
-            return replace(decision, reasons=())
+            return msgspec.structs.replace(decision, reasons=())
         case Undecided():
             return Undecided(errors=())
         case Permitted():
@@ -496,7 +497,7 @@ def test_one_sliced_pass_says_what_two_whole_sets_say(
         # An absent sum is no value of the schema's, which promises it; that it is a deny has its own test.
         if type_ is None or facts.resource.kind != TOOLS[facts.tool].resource_kind or len(facts.session) < 2:
             continue
-        whole = context(facts, type_)
+        whole = ContextShape(type_).of(facts)
         allows, holds, errors = _two_sets(policy, facts, whole)
         match decide(policy, facts):
             case Permitted():
@@ -511,4 +512,5 @@ def test_one_sliced_pass_says_what_two_whole_sets_say(
                 assert not allows
             case Undecided():
                 assert errors
-        assert policy.decide(facts, whole) == policy.decide(facts, policy.context(facts))
+        whole_record = policy.decide_recorded(facts.tool, facts.principal, facts.resource, encode(whole))
+        assert policy.decide(facts).decision == whole_record

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.contracts.model import Fact
-from remit.policy.session import FactValue, PastCall, evaluate
+from remit.policy.session import FactValue, PastCall, SessionFacts
 
 NOW_US = 1_767_614_400_000_000
 MINUTE_US = 60_000_000
@@ -22,7 +22,7 @@ def call(
 
 
 def told(fact: Fact, past: Sequence[PastCall], **args: Any) -> FactValue | None:
-    return evaluate({"told": fact}, past, args, NOW_US).get("told")
+    return SessionFacts({"told": fact}).of(past, args, NOW_US).get("told")
 
 
 def eur(amount: str, currency: str = "EUR") -> dict[str, str]:
@@ -36,7 +36,7 @@ def test_without_earlier_calls_nothing_is_seen_counted_or_summed() -> None:
         "sum": Fact(sum="a.b", of="args.n"),
         "last": Fact(last="a.b", of="args.n"),
     }
-    assert evaluate(facts, [], {}, NOW_US) == {"seen": False, "count": 0, "sum": 0}
+    assert SessionFacts(facts).of([], {}, NOW_US) == {"seen": False, "count": 0, "sum": 0}
 
 
 def test_only_calls_of_the_named_tool_count() -> None:
@@ -200,4 +200,4 @@ def test_one_pass_tells_what_reading_the_record_for_each_fact_tells(
             expected[name] = sum(values)
         elif values:
             expected[name] = values[-1]
-    assert evaluate(facts, past, {"id": id_}, NOW_US) == expected
+    assert SessionFacts(facts).of(past, {"id": id_}, NOW_US) == expected

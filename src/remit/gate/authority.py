@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from remit.contracts.model import Action, Contract
 from remit.limits.rules import ActionRules
 from remit.policy.decision import PolicyDecisionPoint
@@ -20,8 +22,7 @@ class Objection:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verifiable:
+class Verifiable(msgspec.Struct, frozen=True, kw_only=True):
     """What a verifier is shown: the proposed call, and the results of earlier calls of the run by tool."""
 
     tool: str

@@ -20,8 +20,7 @@ from remit.tools.spec import Resource, Tool
 from remit.values import Json
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent asks for. `step` is the deterministic path of the step in the run, such as `3.1`."""
 
     tool: str
@@ -30,8 +29,7 @@ class Proposal:
     token: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Approval:
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of a person about one step, and what they said. It answers that question and no other.
 
     `expires_at`, `decided_at`: microseconds since the epoch. `policy`: digest of the policy that asked.

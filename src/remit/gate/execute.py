@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 import msgspec
@@ -26,8 +25,7 @@ CrashPoint = Callable[[str], None]
 """Called with the name of each point at which a crash is worth trying; does nothing but in tests."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Doubt:
+class _Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """The call may have happened; `message` says why nobody knows."""
 
     message: str

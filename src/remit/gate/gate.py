@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from inspect import isawaitable
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from remit.errors import RunError
 from remit.gate import record

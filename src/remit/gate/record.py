@@ -6,8 +6,10 @@ Bodies are redacted; where that changed anything, the originals that the run nee
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from typing import Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
 from remit.gate.call import Approval, Call, RunState
@@ -22,8 +24,7 @@ from remit.tools.spec import Resource, Usage
 from remit.values import Json, decode, digest
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict as it stands on record, with what was reserved for it and the case it opened."""
 
     verdict: Verdict

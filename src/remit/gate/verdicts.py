@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from remit.values import Json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Allow:
+class Allow(msgspec.Struct, frozen=True, kw_only=True):
     """It may be carried out. `rules` are the `@id`s of the permits that said so."""
 
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
     """It is malformed; the agent may correct it and try again, a bounded number of times."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Deny:
+class Deny(msgspec.Struct, frozen=True, kw_only=True):
     """It may not be carried out. `rules` names the policies that fired, if policy it was."""
 
     code: str
@@ -31,8 +28,7 @@ class Deny:
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """A person must decide: one of `roles`, within `expires_ms` of the asking."""
 
     message: str
@@ -44,8 +40,7 @@ class Hold:
 Verdict = Allow | Reject | Deny | Hold
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """It was carried out, and its result met the output schema and the postconditions."""
 
     result: Json
@@ -55,8 +50,7 @@ class Completed:
         return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class _NotCompleted:
+class _NotCompleted(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
 
@@ -65,35 +59,30 @@ class _NotCompleted:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rejected(_NotCompleted):
+class Rejected(_NotCompleted, frozen=True, kw_only=True):
     """Malformed: correct it and propose again; `attempts_left` says how often."""
 
     attempts_left: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Denied(_NotCompleted):
+class Denied(_NotCompleted, frozen=True, kw_only=True):
     """Not allowed; asking again in other words changes nothing."""
 
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held(_NotCompleted):
+class Held(_NotCompleted, frozen=True, kw_only=True):
     """Waiting for a person; `case` names what they were asked."""
 
     case: str
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failed(_NotCompleted):
+class Failed(_NotCompleted, frozen=True, kw_only=True):
     """Allowed, tried, and certainly not done."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unknown(_NotCompleted):
+class Unknown(_NotCompleted, frozen=True, kw_only=True):
     """Dispatched, and nobody knows: never retried blindly, never counted as success."""
 
     case: str | None = None

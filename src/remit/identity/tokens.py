@@ -74,8 +74,7 @@ def _check_scopes(scopes: Iterable[str]) -> None:
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What a verified token says. `iat`, `nbf`, `exp`: whole seconds since the epoch (RFC 7519)."""
 
     principal: str

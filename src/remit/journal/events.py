@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -62,8 +61,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     latency_us: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """An event before the journal has given it its place. `body` is redacted; `sealed` holds originals, if any."""
 
     type: EventType
@@ -71,7 +69,7 @@ class Draft:
     body: Json
     sealed: Json = None
     span: str = ""
-    refs: dict[str, str] = field(default_factory=dict[str, str])
+    refs: dict[str, str] = {}
     verdict: str = ""
     cost_microusd: int = 0
     tokens_in: int = 0
@@ -79,8 +77,7 @@ class Draft:
     latency_us: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """An event as the table `events` holds it."""
 
     tenant: str
@@ -94,8 +91,7 @@ class Row:
     sealed: bytes | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it is read back: the header, and the body if the run's key still exists."""
 
     header: Header
@@ -114,8 +110,7 @@ _encode_header = msgspec.json.Encoder(order="sorted").encode
 _decode_header = msgspec.json.Decoder(Header).decode
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run's chain ends: the next position and the hash of the event before it."""
 
     n: int

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeGuard, TypeVar
 
+import msgspec
+
 from remit.errors import FenceLost, StorageError
 from remit.journal import events
 from remit.journal.events import Draft, Event, EventType, Place, Row
@@ -57,8 +59,7 @@ class RunLog:
     """Decisions of people that came in beside the owner, not yet taken up."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Disabled:
+class Disabled(msgspec.Struct, frozen=True, kw_only=True):
     """A principal that is disabled, or that the database does not know."""
 
     principal: str
@@ -67,8 +68,7 @@ class Disabled:
 Reservation = tuple[Reserved, ...] | Exhausted | Disabled
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recording(Generic[T]):
+class Recording(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What an entry writes once it knows its reservation: events, rows beside them, and what the caller gets."""
 
     value: T
@@ -76,16 +76,14 @@ class Recording(Generic[T]):
     statements: Sequence[Statement] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Give back `amount` of what was reserved (negative: take more)."""
 
     reserved: Reserved
     amount: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry(Generic[T]):
+class Entry(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One unit of the record. `record` may run more than once; it must not have effects of its own."""
 
     log: RunLog
@@ -95,8 +93,7 @@ class Entry(Generic[T]):
     settlements: tuple[Settlement, ...] = ()
 
 
-@dataclass(kw_only=True, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, kw_only=True):
     entry: Entry[Any]
     future: asyncio.Future[Any]
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote
 
+import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
 from remit.values import Json, encode
@@ -133,8 +134,7 @@ def _shown_kind(kind: str) -> str:
     return "concealed" if _CANDIDATES.search(f"<{kind}:abcdefghijkl>".encode()) else kind
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Redacted:
+class Redacted(msgspec.Struct, frozen=True, kw_only=True):
     """A value as it may be kept, and the kinds of data that were found in it.
 
     `value` is the very same object where nothing had to be replaced. `kinds`: declared classes and detectors' names.

@@ -7,8 +7,8 @@ erases what a run said while its chain still verifies; destroying the sealed key
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+import msgspec
 import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -73,8 +73,7 @@ def _decrypt(key: AESGCM | None, data: bytes, place: str) -> bytes | None:
     return packed[1:]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WrappedKeys:
+class WrappedKeys(msgspec.Struct, frozen=True, kw_only=True):
     """A run's keys as the table `run_keys` holds them."""
 
     body: bytes | None

@@ -7,7 +7,6 @@ refused a sixtieth of the window early. State and work per charge are bounded, h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -27,8 +26,7 @@ class Quantity(StrEnum):
     SPEND = "spend"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """A demand on one meter: `amount` of at most `limit` within `window_ms`.
 
     `meter` is the key: everything that shares the limit shares the key. `label` is how people call the limit.
@@ -41,8 +39,7 @@ class Charge:
     amount: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a charge took, and from which bucket, so that it can be given back."""
 
     meter: str
@@ -50,8 +47,7 @@ class Reserved:
     amount: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exhausted:
+class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
     """The charge that found no room, and how much was used."""
 
     charge: Charge

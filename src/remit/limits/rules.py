@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from remit.contracts.model import Action, ActionLimits, Contract, Limits
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, units_text
 from remit.limits.meters import Charge, Quantity
@@ -34,8 +36,7 @@ class LimitRule:
         object.__setattr__(self, "meter", f"{self.scope}|{self.quantity}{self.currency}|{self.window_ms}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What one call uses of each quantity. `money` is in ten-thousandths of `currency`, `spend` in microdollars."""
 
     calls: int = 1

@@ -12,11 +12,12 @@ policies read, and the journal keeps just these, so that the record suffices to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import cedarpy
+import msgspec
 from cedarpy import pst
 
 from remit.contracts.model import Contract
@@ -26,30 +27,28 @@ from remit.errors import ConfigError
 from remit.policy.annotations import PolicyProblem, Rule
 from remit.policy.cedar_schema import AGENT, Record
 from remit.policy.compile import Compiled, Granted, check, principal_of
-from remit.policy.facts import Facts, Reads, context, converted, joined, narrowed
+from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
+from remit.policy.session import FactValue, PastCall, SessionFacts
 from remit.tools.spec import Resource, ToolSpec
-from remit.values import Json, ValueRefused, decode, digest, encode
+from remit.values import Json, Path, ValueRefused, decode, digest, encode
 
 _USUAL_WITHIN_MS = 4 * 3_600_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Permitted:
+class Permitted(msgspec.Struct, frozen=True, kw_only=True):
     """A grant applies and nothing stands against it. `rules` are the grants."""
 
     rules: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forbidden:
+class Forbidden(msgspec.Struct, frozen=True, kw_only=True):
     """No: `rules` are the forbids that fired, each with its reason. Without rules no grant applies; see `reasons`."""
 
     rules: tuple[str, ...]
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MustHold:
+class MustHold(msgspec.Struct, frozen=True, kw_only=True):
     """It would be permitted, but a person must be asked first.
 
     `rules`, `reasons` and `roles` are of one length: each hold that fired, why, and the role that must approve it.
@@ -62,8 +61,7 @@ class MustHold:
     expires_ms: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Undecided:
+class Undecided(msgspec.Struct, frozen=True, kw_only=True):
     """The policies can't be evaluated over these facts, which is a deny. `errors` say why."""
 
     errors: tuple[str, ...]
@@ -72,8 +70,7 @@ class Undecided:
 PolicyDecision = Permitted | Forbidden | MustHold | Undecided
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """A decision and `read`, the exact context that it was made from, as JSON."""
 
     decision: PolicyDecision
@@ -98,7 +95,9 @@ class PolicyDecisionPoint:
         self._principal = principal_of(contract)
         self._agent = _agent(self._principal, contract)
         self._slices = {
-            tool: _slice(granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)])
+            tool: _slice(
+                contract, granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)]
+            )
             for tool, granted in compiled.actions.items()
         }
 
@@ -124,22 +123,16 @@ class PolicyDecisionPoint:
         found = self._slices.get(tool)
         return found.context if found else {}
 
-    def context(self, facts: Facts) -> dict[str, Json]:
-        """As much of the call's context as policies read. Raises `ValueRefused` (see `facts.context`)."""
+    def session(self, tool: str, past: Sequence[PastCall], args: Mapping[str, Json], at_us: int) -> dict[str, FactValue]:
+        """Those of the contract's facts that the policies of a tool read (see `SessionFacts.of`)."""
+        found = self._slices.get(tool)
+        return found.session.of(past, args, at_us) if found else {}
+
+    def decide(self, facts: Facts) -> Decided:
+        """Decide a call over as much of its context as policies read. Raises `ValueRefused` (see `ContextShape.of`)."""
         found = self._slices.get(facts.tool)
-        return context(facts, found.granted.type, found.context) if found else {}
-
-    def decide(self, facts: Facts, context: Mapping[str, Json]) -> Decided:
-        """Decide a call over its context: the whole of it, or what `self.context` made of the facts."""
-        return self._decide(facts, narrowed(dict(context), self.reads(facts.tool)))
-
-    def decide_facts(self, facts: Facts) -> Decided:
-        """Decide a call over as much of its context as policies read. Raises `ValueRefused` (see `facts.context`)."""
-        return self._decide(facts, self.context(facts))
-
-    def _decide(self, facts: Facts, asked: Json) -> Decided:
         try:
-            read = encode(asked)
+            read = encode(found.shape.of(facts) if found else {})
         except UnicodeEncodeError as error:
             return Decided(decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b"")
         decision = self.decide_recorded(facts.tool, facts.principal, facts.resource, read)
@@ -166,21 +159,22 @@ class PolicyDecisionPoint:
             return Undecided(errors=(str(error),))
 
     def _question(self, found: _Slice, resource: Resource, read: bytes) -> _Question:
-        values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
-        attributes = converted(values, found.kind, found.resource, ("resource",))
         # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
         uid = {"type": resource.kind, "id": resource.id}
-        entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
+        entities, attributes = self._agent, {}
+        if found.resource:
+            values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
+            attributes = found.attributes(values, ("resource",))
+            entity = encode([{"uid": uid, "attrs": attributes, "parents": _NO_PARENTS}]).decode()
+            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
         return _Question(
-            request={
-                "principal": {"type": AGENT, "id": self._principal},
-                "action": {"type": "Action", "id": found.granted.action.tool},
-                "resource": uid,
-                "context": read.decode(),
-            },
-            entities=self._agent.with_added_json_str(entity),  # pyright: ignore[reportUnknownMemberType]
+            request={**found.asked, "resource": uid, "context": read.decode()},
+            entities=entities,
             about={"resource": attributes, "contract": self.contract.contract},
         )
+
+
+_NO_PARENTS: list[Json] = []
 
 
 def _agent(principal: str, contract: Contract) -> cedarpy.Entities:
@@ -194,8 +188,7 @@ def _ungranted(reason: str) -> Forbidden:
     return Forbidden(rules=(), reasons=(reason,))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Cedar's: whether it allows, the policies that decided so, and what could not be evaluated."""
 
     allows: bool
@@ -203,8 +196,7 @@ class _Answer:
     errors: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True, kw_only=True):
     """One call in the forms that Cedar takes it; `about` is for telling people."""
 
     request: dict[str, Any]
@@ -226,12 +218,17 @@ class _Slice:
     """The policies that can fire on the calls of one tool, parsed, and what they read."""
 
     granted: Granted
-    kind: Record
     rules: Mapping[str, Rule]
+    asked: Mapping[str, Json]
+    """What every request about the tool says alike: principal and action."""
     policies: cedarpy.PolicySet
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
+    shape: ContextShape
+    attributes: Callable[[Mapping[str, Any], Path], dict[str, Json]]
+    """Makes the attributes of the resource that are read."""
+    session: SessionFacts
 
     def decide(self, question: _Question) -> PolicyDecision:
         answer = question.put_to(self.policies)
@@ -281,7 +278,7 @@ def _shown(facts: Mapping[str, Any], path: Sequence[str]) -> str:
     return "absent" if found is None else quoted(found if isinstance(found, str) else encode(found).decode())
 
 
-def _slice(granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
+def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
     demands = "".join(f"permit (principal, action, resource) when {{ {d.cedar} }};" for d in granted.demands)
     parsed = cedarpy.policies_to_pst(demands).static_policies.values()
     of_context: Reads = {}
@@ -289,14 +286,23 @@ def _slice(granted: Granted, kind: Record, rules: Sequence[Rule]) -> _Slice:
     for rule in rules:
         of_context = joined(of_context, rule.reads("context"))
         of_resource = joined(of_resource, rule.reads("resource"))
+    told = of_context if isinstance(of_context, str) else of_context.get("facts", {})
     return _Slice(
         granted=granted,
-        kind=kind,
         rules={rule.id: rule for rule in rules},
+        asked={
+            "principal": {"type": AGENT, "id": principal_of(contract)},
+            "action": {"type": "Action", "id": granted.action.tool},
+        },
         policies=_policies({rule.id: _as_asked(rule) for rule in rules}),
         demands=_policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
+        shape=ContextShape(granted.type, of_context),
+        attributes=record_converter(kind, of_resource),
+        session=SessionFacts(
+            {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
+        ),
     )
 
 

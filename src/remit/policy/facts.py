@@ -8,10 +8,12 @@ that the policies were checked against. Only what a policy reads is converted, s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final, Literal, NoReturn, cast
+
+import msgspec
 
 from remit.contracts.quantities import decimal_units, units_text
 from remit.policy.cedar_schema import ActionType, CedarType, Record, Scalar, SetOf
@@ -28,8 +30,7 @@ LONGS = range(-(2**63), 2**63)
 _HOUR_US, _DAY_US = 3_600 * 10**6, 86_400 * 10**6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """One call as policy sees it.
 
     `fields`: names of the fields that the call writes. `labels`: argument path as `show_path` writes it → where
@@ -57,29 +58,25 @@ class Facts:
     at_us: int
 
 
-def context(facts: Facts, type_: ActionType, reads: Reads = WHOLE) -> dict[str, Json]:
-    """The Cedar context of a call, as plain JSON, narrowed to `reads`. What is null or absent is left out.
+class ContextShape:
+    """What the policies about one tool read of a call, made ready once: of which facts, converted how."""
 
-    Raises `ValueRefused` for a value that is read and has no exact form in Cedar.
-    """
-    raw: dict[str, Any] = {
-        "args": facts.args,
-        "fields": facts.fields,
-        "classes": facts.classes,
-        "tenant": facts.tenant,
-        "region": facts.region,
-        "autonomy": facts.autonomy,
-        "on_behalf_of": facts.on_behalf_of,
-        "facts": facts.session,
-        "budget_left": facts.budget_left,
-        "attempt": facts.attempt,
-        "run_calls": facts.run_calls,
-        "time": _time(facts.at_us),
-    }
-    wanted = reads if reads == WHOLE else reads.get("from")
-    if wanted is not None:
-        raw["from"] = _origins(facts, type_.origins if isinstance(wanted, str) else wanted)
-    return converted(raw, type_.context, reads, ())
+    def __init__(self, type_: ActionType, reads: Reads = WHOLE) -> None:
+        names: Iterable[str] = type_.context.attributes if isinstance(reads, str) else reads
+        origins = reads if isinstance(reads, str) else reads.get("from")
+        self._origins = None if origins is None else tuple(type_.origins if isinstance(origins, str) else origins)
+        self._sources = tuple((name, _SOURCES[name]) for name in names if name in _SOURCES)
+        self._convert = record_converter(type_.context, reads)
+
+    def of(self, facts: Facts) -> dict[str, Json]:
+        """The Cedar context of a call, as plain JSON, narrowed to what is read. What is null or absent is left out.
+
+        Raises `ValueRefused` for a value that is read and has no exact form in Cedar.
+        """
+        raw = {name: source(facts) for name, source in self._sources}
+        if self._origins is not None:
+            raw["from"] = _origins(facts, self._origins)
+        return self._convert(raw, ())
 
 
 def _time(at_us: int) -> dict[str, int]:
@@ -89,6 +86,17 @@ def _time(at_us: int) -> dict[str, int]:
         "weekday": (at_us // _DAY_US + 3) % 7 + 1,
         "epoch_ms": at_us // 1_000,
     }
+
+
+_SOURCES: Mapping[str, Callable[[Facts], Any]] = {
+    **{
+        name: attrgetter(name)
+        for name in ["args", "fields", "classes", "tenant", "region", "autonomy", "on_behalf_of", "budget_left", "attempt", "run_calls"]
+    },
+    "facts": attrgetter("session"),
+    "time": lambda facts: _time(facts.at_us),
+}
+"""Where each part of the context comes from; `from` is made of the labels."""
 
 
 def _origins(facts: Facts, names: Iterable[str]) -> dict[str, list[str]]:
@@ -115,39 +123,62 @@ def _argument(args: Mapping[str, Json], name: str) -> Json:
     return found
 
 
-def converted(values: Mapping[str, Any], type_: Record, reads: Reads, path: Path) -> dict[str, Json]:
-    """Values as a Cedar record in JSON, narrowed to `reads`; null is left out. `path` is for the message.
-
-    Raises `ValueRefused`.
-    """
-    made: dict[str, Json] = {}
-    whole = isinstance(reads, str)
-    for name in type_.attributes if whole else reads:
-        attribute, value = type_.attributes.get(name), values.get(name)
-        if attribute is not None and value is not None:
-            made[name] = _value(value, attribute.type, WHOLE if whole else reads[name], (*path, name))
-    return made
+Convert = Callable[[Any, Path], Json]
+"""A value as Cedar's JSON has it; the path is for the message of the `ValueRefused` that it raises."""
 
 
-def _value(value: Any, type_: CedarType, reads: Reads, path: Path) -> Json:
+def record_converter(type_: Record, reads: Reads) -> Callable[[Mapping[str, Any], Path], dict[str, Json]]:
+    """What makes a Cedar record in JSON of values, narrowed to `reads`; null is left out."""
+    inner: Mapping[str, Reads] = dict.fromkeys(type_.attributes, WHOLE) if isinstance(reads, str) else reads
+    known = {name: attribute.type for name, attribute in type_.attributes.items() if name in inner}
+    parts = tuple((name, _converter(known[name], part)) for name, part in inner.items() if name in known)
+
+    def convert(values: Mapping[str, Any], path: Path) -> dict[str, Json]:
+        made: dict[str, Json] = {}
+        for name, part in parts:
+            value = values.get(name)
+            if value is not None:
+                made[name] = part(value, (*path, name))
+        return made
+
+    return convert
+
+
+def _converter(type_: CedarType, reads: Reads) -> Convert:
     match type_:
-        case Record() if isinstance(value, Mapping):
-            return converted(cast("Mapping[str, Any]", value), type_, reads, path)
-        case SetOf() if isinstance(value, list | tuple):
-            items = enumerate(cast("list[Any]", value))
-            return [_value(item, type_.element, WHOLE, (*path, i)) for i, item in items]
-        case Scalar(name="String") if isinstance(value, str):
-            return value
-        case Scalar(name="Bool") if isinstance(value, bool):
-            return value
-        case Scalar(name="Long") if isinstance(value, int) and not isinstance(value, bool):
-            return value if value in LONGS else _refuse(path, "a whole number of 64 bits")
-        case Scalar(name="decimal"):
-            return _decimal(value, path)
+        case Record():
+            return _of_kind(Mapping, record_converter(type_, reads))
+        case SetOf():
+            return _of_kind(list | tuple, _set_converter(_converter(type_.element, WHOLE)))
         case Scalar(name="Long"):
-            return _refuse(path, "a whole number without a decimal point")
-        case _:
-            return _refuse(path, "of the type that is declared")
+            return _long
+        case Scalar(name="decimal"):
+            return _decimal
+        case Scalar(name="String"):
+            return _of_kind(str, _as_it_is)
+        case Scalar():
+            return _of_kind(bool, _as_it_is)
+
+
+def _of_kind(kind: Any, convert: Convert) -> Convert:
+    def checked(value: Any, path: Path) -> Json:
+        return convert(value, path) if isinstance(value, kind) else _refuse(path, "of the type that is declared")
+
+    return checked
+
+
+def _as_it_is(value: Any, _path: Path) -> Json:
+    return value
+
+
+def _set_converter(element: Convert) -> Convert:
+    return lambda value, path: [element(item, (*path, i)) for i, item in enumerate(value)]
+
+
+def _long(value: Any, path: Path) -> Json:
+    if not isinstance(value, int) or isinstance(value, bool):
+        _refuse(path, "a whole number without a decimal point")
+    return value if value in LONGS else _refuse(path, "a whole number of 64 bits")
 
 
 def _decimal(value: Any, path: Path) -> Json:
@@ -177,17 +208,6 @@ def exact_units(value: Any) -> int:
 def _refuse(path: Path, wanted: str) -> NoReturn:
     place = show_path(path[1:] if path[0] == "args" else path)
     raise ValueRefused(f"`{place}` must be {wanted} for policy to judge it")
-
-
-def narrowed(value: Json, reads: Reads) -> Json:
-    """The parts of a context, or of an object's attributes, that are read. Only records have parts."""
-    if isinstance(reads, str) or not isinstance(value, dict):
-        return value  # pyright: ignore[reportUnknownVariableType]
-    parts = cast("dict[str, Json]", value)
-    # A decimal is written as an object too; no record has an attribute of that name.
-    if "__extn" in parts:
-        return parts
-    return {name: narrowed(parts[name], inner) for name, inner in reads.items() if name in parts}
 
 
 def joined(one: Reads, other: Reads) -> Reads:

@@ -40,7 +40,6 @@ from remit.policy.decision import (
     Undecided,
 )
 from remit.policy.facts import Facts
-from remit.policy.session import evaluate
 from remit.tools.registry import nodes_at
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, ValueRefused, show_path
@@ -147,7 +146,7 @@ def _run(case: Case, line: int, policy: PolicyDecisionPoint, tools: Mapping[str,
         return _undone(case, line, f"fact {quoted(unknown[0])} is not declared; {hint}")
     facts = _facts(case, spec, args, policy)
     try:
-        decision = policy.decide(facts, policy.context(facts)).decision
+        decision = policy.decide(facts).decision
     except ValueRefused as refused:
         return _undone(case, line, f"no such call gets as far as a decision: {refused.message}")
     word, rules = _WORDS[type(decision)], () if isinstance(decision, Undecided) else decision.rules
@@ -203,7 +202,7 @@ def _facts(case: Case, spec: ToolSpec, args: Mapping[str, Json], policy: PolicyD
         labels=labels,
         classes=tuple(sorted(Redactor(key=b"").redact(dict(args), spec.field_classes).kinds)),
         autonomy=levels[0] if levels else "auto",
-        session={**evaluate(contract.facts, (), args, at_us), **case.facts},
+        session={**policy.session(case.tool, (), args, at_us), **case.facts},
         budget_left={
             "calls": budget.calls,
             "writes": budget.writes,

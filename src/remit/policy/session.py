@@ -7,10 +7,11 @@ are recorded with the decision. One pass over the record serves all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any, cast
+
+import msgspec
 
 from remit.contracts.model import Fact
 from remit.contracts.quantities import duration_ms
@@ -20,10 +21,11 @@ from remit.values import Json
 _NOTHING = object()
 
 FactValue = bool | int | Decimal | str
+Parts = tuple[str, ...]
+"""A dotted path, taken apart."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PastCall:
+class PastCall(msgspec.Struct, frozen=True, kw_only=True):
     """An earlier call of the run: `outcome` as a fact names it (`completed`, `denied`, …), `at_us` since the epoch."""
 
     tool: str
@@ -33,43 +35,40 @@ class PastCall:
     at_us: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """A fact made ready for one pass; `equal`: path in the earlier call's arguments → the value it must have."""
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact made ready once; `equal`: path in the earlier call's arguments, path in this call's."""
 
     name: str
     fact: Fact
-    since_us: int | None
-    equal: tuple[tuple[str, Json], ...]
-
-    def counts(self, call: PastCall) -> bool:
-        if self.fact.outcome not in ("any", call.outcome):
-            return False
-        if self.since_us is not None and call.at_us < self.since_us:
-            return False
-        return all(_same(_at(call.args, path), value) for path, value in self.equal)
+    within_us: int | None
+    equal: tuple[tuple[Parts, Parts], ...]
 
 
-def evaluate(
-    facts: Mapping[str, Fact], past: Sequence[PastCall], args: Mapping[str, Json], at_us: int
-) -> dict[str, FactValue]:
-    """The facts of a contract for a call with `args` at `at_us`, over the run's earlier calls, oldest first.
+class SessionFacts:
+    """The facts of a contract, made ready to be told of any call."""
 
-    Calls correlate where the paths of `where` hold equal values; a path that leads nowhere, or to null, equals
-    nothing. A fact that can't be told exactly is absent: a `last` without a call, a sum over several currencies
-    or over what is no number. Takes time in proportion to the record.
-    """
-    wanted = [_wanted(name, fact, args, at_us) for name, fact in facts.items()]
-    by_tool: dict[str, list[_Wanted]] = {}
-    for each in wanted:
-        by_tool.setdefault(tool_of(each.fact), []).append(each)
-    found: dict[str, list[PastCall]] = {each.name: [] for each in wanted}
-    for call in past:
-        for each in by_tool.get(call.tool, ()):
-            if each.counts(call):
-                found[each.name].append(call)
-    values = ((name, _value(facts[name], calls)) for name, calls in found.items())
-    return {name: value for name, value in values if value is not None}
+    def __init__(self, facts: Mapping[str, Fact]) -> None:
+        self._by_tool: dict[str, list[_Asked]] = {}
+        for name, fact in facts.items():
+            self._by_tool.setdefault(tool_of(fact), []).append(_asked(name, fact))
+        self._facts = facts
+
+    def of(self, past: Sequence[PastCall], args: Mapping[str, Json], at_us: int) -> dict[str, FactValue]:
+        """The facts for a call with `args` at `at_us`, over the run's earlier calls, oldest first.
+
+        Calls correlate where the paths of `where` hold equal values; a path that leads nowhere, or to null, equals
+        nothing. A fact that can't be told exactly is absent: a `last` without a call, a sum over several currencies
+        or over what is no number. Takes time in proportion to the record.
+        """
+        found: dict[str, list[PastCall]] = {name: [] for name in self._facts}
+        if not found:
+            return {}
+        for call in past:
+            for asked in self._by_tool.get(call.tool, ()):
+                if _counts(asked, call, args, at_us):
+                    found[asked.name].append(call)
+        values = ((name, _value(self._facts[name], calls)) for name, calls in found.items())
+        return {name: value for name, value in values if value is not None}
 
 
 def tool_of(fact: Fact) -> str:
@@ -77,10 +76,18 @@ def tool_of(fact: Fact) -> str:
     return fact.seen or fact.count or fact.sum or fact.last or ""
 
 
-def _wanted(name: str, fact: Fact, args: Mapping[str, Json], at_us: int) -> _Wanted:
-    since_us = None if fact.within is None else at_us - duration_ms(fact.within) * 1_000
-    equal = tuple((path, _at(args, here.removeprefix("args."))) for path, here in fact.where.items())
-    return _Wanted(name=name, fact=fact, since_us=since_us, equal=equal)
+def _asked(name: str, fact: Fact) -> _Asked:
+    within_us = None if fact.within is None else duration_ms(fact.within) * 1_000
+    equal = tuple((_parts(path), _parts(here.removeprefix("args."))) for path, here in fact.where.items())
+    return _Asked(name=name, fact=fact, within_us=within_us, equal=equal)
+
+
+def _counts(asked: _Asked, call: PastCall, args: Mapping[str, Json], at_us: int) -> bool:
+    if asked.fact.outcome not in ("any", call.outcome):
+        return False
+    if asked.within_us is not None and call.at_us < at_us - asked.within_us:
+        return False
+    return all(_same(_at(call.args, there), _at(args, here)) for there, here in asked.equal)
 
 
 def _value(fact: Fact, calls: Sequence[PastCall]) -> FactValue | None:
@@ -96,7 +103,7 @@ def _value(fact: Fact, calls: Sequence[PastCall]) -> FactValue | None:
 
 def _of(path: str, call: PastCall) -> Json:
     side, _, rest = path.partition(".")
-    return _at(call.args if side == "args" else call.result, rest)
+    return _at(call.args if side == "args" else call.result, _parts(rest))
 
 
 def _sum(values: Sequence[Json]) -> int | Decimal | None:
@@ -131,9 +138,13 @@ def _scalar(value: Json) -> FactValue | None:
     return value if isinstance(value, bool | int | str) else None
 
 
-def _at(value: Json, path: str) -> Json:
-    """What a dotted path leads to; `None` where it leads nowhere."""
-    for name in path.split("."):
+def _parts(path: str) -> Parts:
+    return tuple(path.split("."))
+
+
+def _at(value: Json, path: Parts) -> Json:
+    """What a path leads to; `None` where it leads nowhere."""
+    for name in path:
         value = cast("Mapping[str, Json]", value).get(name) if isinstance(value, Mapping) else None
     return value
 

@@ -11,10 +11,11 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from remit.errors import StorageError
 from remit.storage.database import BUSY_MS, Database, explain, set_up_sqlite
@@ -22,8 +23,7 @@ from remit.storage.database import BUSY_MS, Database, explain, set_up_sqlite
 Params = dict[str, Any] | Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """One SQL text with `:name` parameters; a list of parameter sets runs it once for each.
 
     Where `changes` is given, the transaction fails with `StorageError` (code `row_changed`) unless exactly so many rows
@@ -35,16 +35,14 @@ class Statement:
     changes: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Locks:
+class Locks(msgspec.Struct, frozen=True, kw_only=True):
     """What a transaction reads before it decides: the named meters (locked) and principals."""
 
     meters: tuple[str, ...]
     principals: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What was read: the states of meters that exist, and the principals that are enabled."""
 
     meters: dict[str, bytes]

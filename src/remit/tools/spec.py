@@ -74,8 +74,7 @@ class Retry:
     """Wait before the second attempt; doubled for each further one, with jitter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """The object a call acts upon, as the system of record describes it at this moment.
 
     `attributes` are what policies may ask about (`resource.vip`); `version` is what the write is bound to (an ETag).
@@ -85,7 +84,7 @@ class Resource:
     id: str
     tenant: str
     region: str | None = None
-    attributes: Mapping[str, str | int | bool] = field(default_factory=dict[str, "str | int | bool"])
+    attributes: Mapping[str, str | int | bool] = {}
     version: str | None = None
 
 
@@ -115,8 +114,7 @@ class Connection:
     secret: Secret
 
 
-@dataclass(frozen=True, kw_only=True)
-class ToolContext:
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate hands to a tool beside its arguments; the agent sees none of it."""
 
     tenant: str

@@ -12,7 +12,6 @@ from remit.gate.verdicts import Deny, Reject
 from remit.limits.meters import Quantity
 from remit.policy.decision import Forbidden, MustHold, Permitted, Undecided
 from remit.policy.facts import Facts
-from remit.policy.session import evaluate
 from remit.values import ValueRefused
 
 
@@ -23,7 +22,7 @@ def permitted(call: Call, run: RunState) -> Call | Deny | Reject:
         return Deny(code="scope_missing", message=f"the token does not hold {', '.join(f'`{s}`' for s in lacking)}")
     facts = _facts(call, run)
     try:
-        decided = run.authority.policy.decide_facts(facts)
+        decided = run.authority.policy.decide(facts)
     except ValueRefused as error:
         return Reject(code="arguments_invalid", message=error.message)
     match decided.decision:
@@ -56,7 +55,7 @@ def _facts(call: Call, run: RunState) -> Facts:
         labels=call.labels,
         classes=tuple(sorted(call.redacted.kinds)),
         autonomy=call.action.autonomy,
-        session=evaluate(authority.contract.facts, run.past, call.args, call.at_us),
+        session=authority.policy.session(call.proposal.tool, run.past, call.args, call.at_us),
         budget_left={
             "calls": budget.calls - len(run.steps),
             "writes": budget.writes - run.usage.used(Quantity.WRITES),
