@@ -9,6 +9,7 @@ import msgspec
 
 from remit.contracts.model import Action
 from remit.gate.authority import Authority
+from remit.gate.turns import Turns
 from remit.identity.tokens import Claims
 from remit.journal.journal import Clock, RunLog
 from remit.journal.redaction import Redacted, Redactor
@@ -69,6 +70,9 @@ class RunState:
     """Malformed proposals in a row, by tool."""
     approvals: dict[str, Approval] = field(default_factory=dict[str, Approval])
     """By step; only the latest one asked."""
+    turns: Turns = field(default_factory=Turns)
+    ended: str = ""
+    """Why nothing more is carried out, once the run is closed, parked or left by its worker, or was stopped."""
     redactor: Redactor
     clock: Clock
 

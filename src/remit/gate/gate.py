@@ -42,6 +42,7 @@ from remit.limits.meters import Charge, Reserved
 from remit.limits.rules import Demand, charges
 from remit.policy.session import PastCall
 from remit.provenance.labels import untrusted
+from remit.values import Json, decode, encode
 
 Judged = Call | Verdict
 Check = Callable[[Call, RunState], Judged | Awaitable[Judged]]
@@ -85,12 +86,23 @@ class Gate:
     async def propose(self, run: RunState, proposal: Proposal) -> Outcome:
         """Decide a proposed call, record the decision, carry it out if it is allowed, record what became of it.
 
-        Raises `StorageError` where the record can't be written (then nothing was done), `RunError` (code
-        `run_runaway`) for a run that proposes without end.
+        Raises `StorageError` where the record can't be written (then nothing was done), `RunError`: `run_ended` for
+        a run that nobody drives any more, `run_stopped` for one that may do nothing more.
         """
         if type(proposal.tool) is not str:
             proposal = replace(proposal, tool=record.recorded_name(run, proposal.tool))
         self._count(run, proposal)
+        turn = run.turns.begin(proposal.tool, proposal.step)
+        self._journal.under_way += 1
+        try:
+            if not run.turns.is_alone():
+                await run.turns.after(turn, run.authority.policy.depends_on(proposal.tool))
+            return await self._propose(run, proposal)
+        finally:
+            self._journal.under_way -= 1
+            run.turns.finish(turn)
+
+    async def _propose(self, run: RunState, proposal: Proposal) -> Outcome:
         call, verdict = await self._judge(run, proposal)
         decided = await self._record(run, call, verdict)
         match decided.verdict:
@@ -101,6 +113,7 @@ class Gate:
                 return self._rejected(run, call, reject)
             case Deny() as deny:
                 self._remember(run, call, "denied")
+                note_denial(run, deny.code)
                 return Denied(code=deny.code, message=deny.message, rules=deny.rules)
             case Hold() as hold:
                 assert decided.approval is not None
@@ -112,6 +125,13 @@ class Gate:
 
     async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
         """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
+        turn = run.turns.begin(call.proposal.tool, call.proposal.step)
+        try:
+            return await self._recover(run, call, decided)
+        finally:
+            run.turns.finish(turn)
+
+    async def _recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
         started = self._journal.clock()
         asked = Entry(log=run.log, record=lambda found: Recording(value=found), principals=_principals(run))
         if isinstance(await self._journal.commit(asked), Disabled):
@@ -122,9 +142,11 @@ class Gate:
         return await self._end(run, call, decided, settled, started)
 
     def _count(self, run: RunState, proposal: Proposal) -> None:
+        if run.ended:
+            raise RunError(f"run `{run.run}` {run.ended}; nothing more is carried out", code="run_ended")
         run.steps.add(proposal.step)
         if len(run.steps) > _RUNAWAY * (run.authority.contract.budget.calls + run.authority.contract.attempts):
-            raise RunError(f"run `{run.run}` proposes calls without end; it is not answered any more", code="run_runaway")
+            raise RunError(f"run `{run.run}` proposes calls without end; it is not answered any more", code="run_stopped")
 
     async def _judge(self, run: RunState, proposal: Proposal) -> tuple[Call, Verdict]:
         call = Call(proposal=proposal, at_us=self._journal.clock())
@@ -176,6 +198,9 @@ class Gate:
 
     async def _end(self, run: RunState, call: Call, decided: Decided, carried: Carried, started: int) -> Outcome:
         assert call.tool is not None
+        if isinstance(carried, Completed) and run.redactor.holds_credential(carried.result):
+            # A system may say anything; what the gateway signs in with never gets as far as the agent.
+            carried = Completed(result=run.redactor.without_credentials(carried.result))
         self._crash_point("before_outcome")
         latency_us = self._journal.clock() - started
         usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None
@@ -222,10 +247,20 @@ def _principals(run: RunState) -> tuple[str, ...]:
     return (run.authority.principal, *([run.on_behalf_of] if run.on_behalf_of else ()))
 
 
-def take_in_result(run: RunState, call: Call, result: object) -> None:
-    """Note a completed call: its result becomes something that later arguments may have come from."""
+def note_denial(run: RunState, code: str) -> None:
+    """One guess at a credential is one too many: whoever may ask again would find it out piece by piece."""
+    if code == "credential_in_arguments":
+        run.ended = "has named a credential of the gateway"
+
+
+def take_in_result(run: RunState, call: Call, result: Json) -> None:
+    """Note a completed call: its result becomes something that later arguments may have come from.
+
+    The run keeps a copy of its own, which no agent that was handed the result can change.
+    """
     assert call.tool is not None
     spec = call.tool.spec
+    result = decode(encode(result))
     run.past.append(
         PastCall(tool=spec.name, outcome="completed", args=call.args, result=result, at_us=call.at_us)
     )

@@ -6,7 +6,7 @@ Bodies are redacted; where that changed anything, the originals that the run nee
 from __future__ import annotations
 
 import hashlib
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -181,22 +181,31 @@ def verdict_body(verdict: Verdict) -> dict[str, Json]:
     return body
 
 
+def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[str, ...]) -> dict[str, Json]:
+    """All that a person is shown of a call. Their answer counts only while this is what would be asked.
+
+    The version of the object is left out: it says only that something changed, and what matters of it is shown.
+    """
+    assert call.redacted is not None
+    resource = run.redactor.redact(_resource(call.resource)).value
+    return {
+        "contract": run.authority.contract.contract,
+        "tool": call.proposal.tool,
+        "args": call.redacted.value,
+        "labels": {path: list(labels) for path, labels in call.labels.items()},
+        "resource": {name: value for name, value in resource.items() if name != "version"} if resource else None,
+        "rules": list(rules),
+        "reason": run.redactor.text("; ".join(reasons) or "a person must approve this"),
+    }
+
+
 def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statement]:
     """The question to a person: the event, the row of the case, and what an answer will be held against."""
     case = _case_id(run, call.proposal.step, "approval")
     at = run.clock()
     escalate = run.authority.contract.escalate
     expires_at = at + hold.expires_ms * 1000
-    assert call.redacted is not None
-    shown: dict[str, Any] = {
-        "contract": run.authority.contract.contract,
-        "tool": call.proposal.tool,
-        "args": call.redacted.value,
-        "labels": call.labels,
-        "resource": run.redactor.redact(_resource(call.resource)).value,
-        "rules": list(hold.rules),
-        "reason": run.redactor.text(hold.message),
-    }
+    shown = question(call, run, hold.rules, hold.reasons)
     approval = Approval(
         case=case,
         step=call.proposal.step,

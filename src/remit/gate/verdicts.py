@@ -29,10 +29,11 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """A person must decide: one of `roles`, within `expires_ms` of the asking."""
+    """A person must decide: one of `roles`, within `expires_ms` of the asking, because of `reasons`."""
 
     message: str
     rules: tuple[str, ...]
+    reasons: tuple[str, ...]
     roles: tuple[str, ...]
     expires_ms: int
 

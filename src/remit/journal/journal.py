@@ -124,6 +124,8 @@ class Journal:
         self._writer: Writer = writer or open_writer(database)
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
+        self.under_way = 0
+        """How many calls are under way, and so may have something to record soon: a single one need not wait for others."""
 
     def start(self, tenant: str, run: str) -> tuple[RunLog, Statement]:
         """A log for a new run, and the statement that stores its keys; to be committed with its first event."""

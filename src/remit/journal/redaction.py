@@ -173,6 +173,10 @@ class Redactor:
         text = encode(value).decode()
         return any(secret in text for secret in self._secrets)
 
+    def without_credentials(self, value: Json) -> Json:
+        """A value with every credential of the gateway replaced, and nothing else."""
+        return _CredentialsOnly(self, self._secrets, {}).value(value, "")
+
     def sealed(self, shown: Json, original: Json) -> Json:
         """What to seal beside the redacted `shown`: the original, if it differs, and never one with a credential in it."""
         return None if shown is original or self.holds_credential(original) else original
@@ -225,10 +229,14 @@ class _Pass:
         self._classes = classes
         self.kinds: set[str] = set()
 
-    def text(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, self._conceal("secret", secret))
+        return text
+
+    def text(self, text: str) -> str:
+        text = self.without_secrets(text)
         data = text.encode(errors="replace")
         if len(text) >= _SHORTEST and _CANDIDATES.search(data) is not None:
             for detector in _DETECTORS:
@@ -297,6 +305,15 @@ class _Pass:
         if isinstance(value, list):
             return [self._conceal_all(item, kind) for item in cast("list[Json]", value)]
         return value if value is None else self._conceal(kind, str(value))
+
+
+class _CredentialsOnly(_Pass):
+    """A walk that conceals the gateway's credentials alone."""
+
+    __slots__ = ()
+
+    def text(self, text: str) -> str:
+        return self.without_secrets(text)
 
 
 class _ClassesOnly(_Pass):

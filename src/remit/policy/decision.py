@@ -12,7 +12,7 @@ policies read, and the journal keeps just these, so that the record suffices to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from remit.policy.annotations import PolicyProblem, Rule
 from remit.policy.cedar_schema import AGENT, Record
 from remit.policy.compile import Compiled, Granted, check, principal_of
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
-from remit.policy.session import FactValue, PastCall, SessionFacts
+from remit.policy.session import FactValue, PastCall, SessionFacts, tool_of
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, Path, ValueRefused, decode, digest, encode
 
@@ -127,6 +127,11 @@ class PolicyDecisionPoint:
         """Those of the contract's facts that the policies of a tool read (see `SessionFacts.of`)."""
         found = self._slices.get(tool)
         return found.session.of(past, args, at_us) if found else {}
+
+    def depends_on(self, tool: str) -> Container[str]:
+        """The tools whose calls within the run the policies of a tool are about, by facts or by what budget they leave."""
+        found = self._slices.get(tool)
+        return found.depends_on if found else ()
 
     def decide(self, facts: Facts) -> Decided:
         """Decide a call over as much of its context as policies read. Raises `ValueRefused` (see `ContextShape.of`)."""
@@ -229,6 +234,7 @@ class _Slice:
     attributes: Callable[[Mapping[str, Any], Path], dict[str, Json]]
     """Makes the attributes of the resource that are read."""
     session: SessionFacts
+    depends_on: Container[str]
 
     def decide(self, question: _Question) -> PolicyDecision:
         answer = question.put_to(self.policies)
@@ -287,6 +293,8 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
         of_context = joined(of_context, rule.reads("context"))
         of_resource = joined(of_resource, rule.reads("resource"))
     told = of_context if isinstance(of_context, str) else of_context.get("facts", {})
+    facts = {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
+    counted = isinstance(of_context, str) or not _OF_ALL_CALLS.isdisjoint(of_context)
     return _Slice(
         granted=granted,
         rules={rule.id: rule for rule in rules},
@@ -300,10 +308,20 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
         resource=of_resource,
         shape=ContextShape(granted.type, of_context),
         attributes=record_converter(kind, of_resource),
-        session=SessionFacts(
-            {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
-        ),
+        session=SessionFacts(facts),
+        depends_on=_Everything() if counted else frozenset(tool_of(fact) for fact in facts.values()),
     )
+
+
+_OF_ALL_CALLS = frozenset({"budget_left", "attempt"})
+"""Parts of the context that any earlier call of the run may change."""
+
+
+class _Everything:
+    """Holds every name."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
 
 
 def _as_asked(rule: Rule) -> pst.Template:

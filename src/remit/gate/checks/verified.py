@@ -11,7 +11,7 @@ from remit.gate.authority import Verifiable
 from remit.gate.call import Call, Proposal, RunState
 from remit.gate.verdicts import Completed, Deny, Outcome
 from remit.policy.decision import MustHold
-from remit.values import Json, encode
+from remit.values import Json, decode, encode
 
 Propose = Callable[[RunState, Proposal], Awaitable[Outcome]]
 
@@ -31,7 +31,9 @@ class Verified:
         if not action.verify:
             return call
         earlier = {past.tool: past.result for past in run.past if past.outcome == "completed"}
-        shown = Verifiable(tool=call.proposal.tool, args=call.args, earlier=earlier)
+        # Copies: what a verifier does to what it is shown must not reach the call, or the run's memory.
+        args, earlier = decode(encode(call.args)), decode(encode(earlier))
+        shown = Verifiable(tool=call.proposal.tool, args=args, earlier=earlier)
         objections: list[str] = []
         for number, name in enumerate(action.verify, start=1):
             if name.startswith("model:"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from hashlib import sha256
 from itertools import islice
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from remit.limits.rules import Demand
 from remit.provenance.labels import pattern
 from remit.tools.registry import nodes_at
 from remit.tools.spec import ToolSpec
-from remit.values import MAX_BYTES, Json, Path, ValueRefused, digest, encode, leaves, show_path
+from remit.values import MAX_BYTES, Json, Path, ValueRefused, decode, encode, leaves, show_path
 
 _MOST_ERRORS = 5
 
@@ -27,14 +28,16 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     proposed: Any = call.proposal.args
     if type(proposed) is not dict:
         return Reject(code="arguments_invalid", message="arguments are an object of names and values")
-    args = cast("dict[str, Json]", proposed)
     try:
-        floats = [path for path, leaf in leaves(args) if type(leaf) is float]
+        floats = [path for path, leaf in leaves(proposed) if type(leaf) is float]
     except ValueRefused as error:
         return Reject(code="arguments_invalid", message=error.message)
-    size = len(encode(args))
-    if size > MAX_BYTES:
-        return Reject(code="too_large", message=f"{size:,} bytes of arguments are more than the {MAX_BYTES:,} allowed")
+    encoded = encode(proposed)
+    if len(encoded) > MAX_BYTES:
+        message = f"{len(encoded):,} bytes of arguments are more than the {MAX_BYTES:,} allowed"
+        return Reject(code="too_large", message=message)
+    # From here on the gate has a copy of its own: what the agent changes in its object later on was never proposed.
+    args: dict[str, Json] = decode(encoded)
     if not tool.spec.input_validator.is_valid(args):
         problems = "; ".join(_explain(tool.spec.input_validator.iter_errors(args)))
         return Reject(code="arguments_invalid", message=problems)
@@ -46,7 +49,7 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
         demand = _demand(tool.spec, args, run.authority.spends.get(tool.spec.name, 0))
     except ValueError as error:
         return Reject(code="arguments_invalid", message=f"`{tool.spec.money}`: {error}")
-    return replace(call, args=args, args_digest=digest(args), demand=demand, fields=_fields(tool.spec, args))
+    return replace(call, args=args, args_digest=sha256(encoded).hexdigest(), demand=demand, fields=_fields(tool.spec, args))
 
 
 def _is_whole(spec: ToolSpec, path: Path) -> bool:
