@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from remit.storage.writer import Decide, Found, Locks
+from remit.storage.writer import Decide, Found, Locks, Rows
 
 
 class NullWriter:
@@ -19,15 +17,17 @@ class NullWriter:
         self.rows = 0
 
     async def write(self, locks: Locks, decide: Decide) -> None:
+        self.write_at_once(locks, decide)
+
+    def write_at_once(self, locks: Locks, decide: Decide) -> bool:
         known = {name: self._meters[name] for name in locks.meters if name in self._meters}
         self.transactions += 1
-        for statement in decide(Found(meters=known, enabled=frozenset(locks.principals))):
-            sets: list[dict[str, Any]] = (
-                [statement.params] if isinstance(statement.params, dict) else list(statement.params)
-            )
-            self.rows += len(sets)
-            if "INTO meters" in statement.sql:
-                self._meters.update({each["meter"]: each["state"] for each in sets})
+        for write in decide(Found(meters=known, enabled=frozenset(locks.principals))):
+            if isinstance(write, Rows):
+                self.rows += len(write.rows)
+                if write.table == "meters":
+                    self._meters.update(write.rows)
+        return True
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -12,7 +12,7 @@ from sqlalchemy import insert, text
 from remit.errors import StorageError
 from remit.storage import schema
 from remit.storage.database import Database, open_database
-from remit.storage.writer import Collision, Found, Locks, Statement, Writer, open_writer
+from remit.storage.writer import Collision, Found, Locks, Rows, Statement, Write, Writer, open_writer
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ class Store:
         self.writers.append(open_writer(self.database))
         return self.writers[-1]
 
-    async def write(self, *statements: Statement) -> None:
+    async def write(self, *statements: Write) -> None:
         await self.writer.write(NOTHING, lambda _: statements)
 
     def meters(self) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def meter(name: str, state: bytes = b"s", sql: str = INSERT, **more: Any) -> Sta
 
 
 async def test_what_was_decided_is_written(store: Store) -> None:
-    many = Statement(sql=INSERT, params=[{"meter": f"many-{i}", "state": bytes([i])} for i in range(3)])
+    many = Rows(table="meters", columns=("meter", "state"), rows=[(f"many-{i}", bytes([i])) for i in range(3)])
     await store.write(meter("one"), many)
     assert store.meters() == {"one": b"s", "many-0": b"\0", "many-1": b"\1", "many-2": b"\2"}
 
@@ -108,7 +108,7 @@ async def test_a_row_that_is_there_already_is_a_collision_and_nothing_is_written
     with pytest.raises(Collision):
         await store.write(meter("before"), meter("taken"), meter("behind"))
     with pytest.raises(Collision):
-        await store.write(Statement(sql=INSERT, params=[{"meter": m, "state": b""} for m in ("a", "taken", "b")]))
+        await store.write(Rows(table="meters", columns=("meter", "state"), rows=[(m, b"") for m in ("a", "taken", "b")]))
     assert store.meters().keys() == {"taken"}
     await store.write(meter("after"))
     assert store.meters().keys() == {"taken", "after"}
