@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 MICROUSD_PER_UNIT = 100
 """Microdollars in a ten-thousandth of a dollar."""
@@ -22,6 +23,7 @@ class Sum:
     currency: str
 
 
+@lru_cache(maxsize=1024)
 def duration_ms(text: str) -> int:
     """`15m` → 900000. Raises `ValueError`."""
     found = _DURATION.fullmatch(text)
@@ -30,6 +32,7 @@ def duration_ms(text: str) -> int:
     return int(found[1]) * _UNIT_MS[found[2]]
 
 
+@lru_cache(maxsize=1024)
 def amount(text: str) -> Sum:
     """`50.00 EUR` → 500000 ten-thousandths of EUR. Raises `ValueError`."""
     found = _AMOUNT.fullmatch(text)

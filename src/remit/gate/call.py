@@ -91,6 +91,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     action: Action | None = None
     args: dict[str, Json] = {}
     args_digest: str = ""
+    key: str = ""
+    """The idempotency key: the same for every attempt of this call and for no other call."""
     demand: Demand = Demand()
     redacted: Redacted | None = None
     labels: Mapping[str, tuple[str, ...]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -57,7 +56,7 @@ class ToolContexts:
             tenant=run.authority.tenant,
             run=run.run,
             step=call.proposal.step,
-            idempotency_key=idempotency_key(run.run, call.proposal.step, call.args_digest),
+            idempotency_key=call.key,
             timeout_ms=call.tool.spec.timeout_ms,
             resource=call.resource,
             client=self._clients.get,
@@ -67,8 +66,3 @@ class ToolContexts:
         """The result, or `TimeoutError` when the tool's time is over."""
         async with asyncio.timeout(tool.spec.timeout_ms / 1000):
             return await awaitable
-
-
-def idempotency_key(run: str, step: str, args_digest: str) -> str:
-    """The same for every attempt of one call and for no other call."""
-    return hashlib.sha256(f"{run}\0{step}\0{args_digest}".encode()).hexdigest()[:32]

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
 from remit.gate.call import Approval, Call, RunState
-from remit.gate.context import idempotency_key
 from remit.gate.verdicts import Allow, Completed, Deny, Failed, Hold, Reject, Unknown, Verdict
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Disabled, Recording, Reservation
@@ -98,11 +97,10 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
     classes = call.tool.spec.field_classes if call.tool else None
     fact_classes = call.tool.spec.fact_classes if call.tool else None
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
-    shown_facts = run.redactor.redact(facts, fact_classes).value
-    beside = run.redactor.redact({"resource": resource, "verdict": verdict_body(verdict)}).value
-    shown_resource = beside["resource"]
+    beside = {"facts": facts, "resource": resource, "verdict": verdict_body(verdict)}
+    shown_beside = run.redactor.redact(beside, fact_classes).value
     original = {"args": args, "facts": facts, "resource": resource}
-    shown = {"args": shown_args, "facts": shown_facts, "resource": shown_resource}
+    shown = {"args": shown_args, "facts": shown_beside["facts"], "resource": shown_beside["resource"]}
     body = {
         "tool": call.tool.spec.name if call.tool else recorded_name(run, call.proposal.tool),
         **shown,
@@ -112,10 +110,10 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         "fields": list(call.fields),
         "demand": _demand(call),
         "reserved": [[r.meter, r.bucket, r.amount] for r in reserved],
-        "verdict": beside["verdict"],
-        "key": idempotency_key(run.run, call.proposal.step, call.args_digest),
+        "verdict": shown_beside["verdict"],
+        "key": call.key,
     }
-    same = shown_args is args and shown_facts is facts and shown_resource is resource
+    same = shown_args is args and shown["facts"] is facts and shown["resource"] is resource
     return Draft(
         type=EventType.CALL_DECIDED,
         actor=run.authority.principal,

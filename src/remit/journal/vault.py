@@ -17,7 +17,8 @@ from remit.errors import StorageError
 
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
-_COMPRESS_FROM_BYTES = 256
+_COMPRESS_FROM_BYTES = 2048
+"""A smaller body would gain a few hundred bytes, and compressing it is a tenth of the time that recording takes."""
 _PLAIN, _ZSTD = b"\x00", b"\x01"
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 

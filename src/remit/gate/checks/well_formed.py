@@ -49,7 +49,15 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
         demand = _demand(tool.spec, args, run.authority.spends.get(tool.spec.name, 0))
     except ValueError as error:
         return Reject(code="arguments_invalid", message=f"`{tool.spec.money}`: {error}")
-    return replace(call, args=args, args_digest=sha256(encoded).hexdigest(), demand=demand, fields=_fields(tool.spec, args))
+    args_digest = sha256(encoded).hexdigest()
+    return replace(
+        call,
+        args=args,
+        args_digest=args_digest,
+        key=sha256(f"{run.run}\0{call.proposal.step}\0{args_digest}".encode()).hexdigest()[:32],
+        demand=demand,
+        fields=_fields(tool.spec, args),
+    )
 
 
 def _is_whole(spec: ToolSpec, path: Path) -> bool:
