@@ -180,9 +180,9 @@ def verdict_body(verdict: Verdict) -> dict[str, Json]:
 
 
 def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[str, ...]) -> dict[str, Json]:
-    """All that a person is shown of a call. Their answer counts only while this is what would be asked.
+    """What a person is asked about a call. Their answer counts only while the same would be asked.
 
-    The version of the object is left out: it says only that something changed, and what matters of it is shown.
+    The version of the object is left out: it says only that something changed, and what matters of it is here.
     """
     assert call.redacted is not None
     resource = run.redactor.redact(_resource(call.resource)).value
@@ -190,7 +190,6 @@ def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[s
         "contract": run.authority.contract.contract,
         "tool": call.proposal.tool,
         "args": call.redacted.value,
-        "labels": {path: list(labels) for path, labels in call.labels.items()},
         "resource": {name: value for name, value in resource.items() if name != "version"} if resource else None,
         "rules": list(rules),
         "reason": run.redactor.text("; ".join(reasons) or "a person must approve this"),
@@ -203,7 +202,9 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statem
     at = run.clock()
     escalate = run.authority.contract.escalate
     expires_at = at + hold.expires_ms * 1000
-    shown = question(call, run, hold.rules, hold.reasons)
+    asked = question(call, run, hold.rules, hold.reasons)
+    # Where the values came from is shown too, but is no part of the question: a run that goes on sees them again.
+    shown = {**asked, "labels": call.labels}
     approval = Approval(
         case=case,
         step=call.proposal.step,
@@ -212,6 +213,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statem
         policy=run.authority.policy.digest,
         rules=hold.rules,
         shown=digest(shown),
+        question=digest(asked),
         expires_at=expires_at,
     )
     body = {
@@ -222,6 +224,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statem
         "expires_at": expires_at,
         "shown": shown,
         "shown_digest": approval.shown,
+        "question_digest": approval.question,
     }
     draft = Draft(
         type=EventType.APPROVAL_REQUESTED,

@@ -214,6 +214,7 @@ def _asked(event: Event, body: dict[str, Any]) -> Approval:
         policy=body["policy"],
         rules=tuple(body["shown"]["rules"]),
         shown=body["shown_digest"],
+        question=body["question_digest"],
         expires_at=body["expires_at"],
     )
 
@@ -232,6 +233,7 @@ def take_up_decision(state: RunState, event: Event) -> None:
         policy=asked.policy,
         rules=asked.rules,
         shown=asked.shown,
+        question=asked.question,
         expires_at=asked.expires_at,
         granted=body["decision"] == "approved",
         decided_by=body["by"],

@@ -153,6 +153,9 @@ class Run:
         return scope if scope is not None and scope.run == self.id else self._root
 
     def _next_step(self) -> str:
+        ended = self._folded.state.ended
+        if ended:
+            raise RunError(f"run `{self.id}` {ended}; nothing more happens in it", code="run_ended")
         return self._current().next()
 
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:

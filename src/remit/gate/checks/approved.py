@@ -23,13 +23,13 @@ def approved(call: Call, run: RunState) -> Call | Deny | Hold:
         return Deny(code="approval_expired", message="nobody approved it in time", rules=answer.rules)
     if answer.granted is None:
         return _hold(asked, f"case `{answer.case}` is not decided yet")
-    shown = digest(question(call, run, asked.rules, asked.reasons))
-    answered = (answer.tool, answer.args_digest, answer.policy, answer.rules, answer.shown)
-    if answered != (call.proposal.tool, call.args_digest, run.authority.policy.digest, asked.rules, shown):
+    asked_now = digest(question(call, run, asked.rules, asked.reasons))
+    answered = (answer.question, answer.args_digest, answer.policy)
+    if answered != (asked_now, call.args_digest, run.authority.policy.digest):
         return Deny(
             code="approval_stale",
-            message="what was approved is not what is proposed now: the arguments or where they came from, the object, "
-            "the policy or the reasons have changed",
+            message="what was approved is not what is proposed now: the arguments, the object, the policy or the "
+            "reasons to ask have changed",
             rules=asked.rules,
         )
     return call
