@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 from remit.gate.authority import Authority
 from remit.gate.call import Approval, Call, Proposal, RunState
-from remit.gate.gate import note_denial, take_in_result
+from remit.gate.gate import take_in_result
 from remit.gate.record import Decided
 from remit.gate.verdicts import Allow, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
 from remit.journal.events import Event, EventType
@@ -149,7 +149,6 @@ def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict
         action=state.authority.actions.get(body["tool"]),
         args=original["args"],
         args_digest=body["args_digest"],
-        key=body["key"],
         demand=Demand(calls=calls, writes=writes, rows=rows, money=money, currency=currency, spend=spend),
         labels={path: tuple(labels) for path, labels in body["labels"].items()},
         fields=tuple(body["fields"]),
@@ -165,7 +164,6 @@ def _outcome_of_verdict(state: RunState, tool: str, kind: str, verdict: dict[str
             left = max(0, state.authority.contract.attempts - state.rejections[tool])
             return Rejected(code=code, message=message, attempts_left=left)
         case "deny":
-            note_denial(state, code)
             return Denied(code=code, message=message, rules=tuple(verdict["rules"]))
         case _:
             return None
@@ -214,7 +212,6 @@ def _asked(event: Event, body: dict[str, Any]) -> Approval:
         policy=body["policy"],
         rules=tuple(body["shown"]["rules"]),
         shown=body["shown_digest"],
-        question=body["question_digest"],
         expires_at=body["expires_at"],
     )
 
@@ -233,7 +230,6 @@ def take_up_decision(state: RunState, event: Event) -> None:
         policy=asked.policy,
         rules=asked.rules,
         shown=asked.shown,
-        question=asked.question,
         expires_at=asked.expires_at,
         granted=body["decision"] == "approved",
         decided_by=body["by"],
