@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import assert_never
@@ -95,6 +96,8 @@ class Gate:
         turn = run.turns.begin(proposal.tool, proposal.step)
         self._journal.under_way += 1
         try:
+            # What else is ready begins as well, so that calls that are proposed together are recorded together.
+            await asyncio.sleep(0)
             if not run.turns.is_alone():
                 await run.turns.after(turn, run.authority.policy.depends_on(proposal.tool))
             return await self._propose(run, proposal)
