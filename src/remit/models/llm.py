@@ -92,23 +92,29 @@ def _model(section: ModelSection, secrets: SecretStore) -> Model:
     key = secrets.resolve("model", section.secret).reveal() if section.secret else None
     provider, _, name = (section.model or "").partition(":")
     if section.base_url:
-        return OpenAIChatModel(
-            name or provider, provider=OpenAIProvider(base_url=section.base_url, api_key=key or "none-needed")
-        )
+        server = OpenAIProvider(base_url=section.base_url, api_key=key or "none-needed")
+        return OpenAIChatModel(name or provider, provider=_asked_once(server))
     if key is None:
         raise ConfigError(f"model `{section.model}` needs a key; give its `secret` in remit.toml")
 
     def with_key(provider_name: str) -> Any:
         made: Any = infer_provider_class(provider_name)
-        return made(api_key=key)
+        return _asked_once(made(api_key=key))
 
     return infer_model(section.model or "", provider_factory=with_key)
+
+
+def _asked_once(provider: Any) -> Any:
+    """The gate tries again as the tool's retry rule says, within its time-out; a client's own retries would hide there."""
+    if hasattr(provider.client, "max_retries"):
+        provider.client.max_retries = 0
+    return provider
 
 
 async def _ask(model: Model, prompt: str, labels: dict[str, list[str]]) -> tuple[dict[str, Json], dict[str, Json]]:
     """Ask, and ask for a correction where the answer does not meet what was asked for."""
     from pydantic_ai.direct import model_request
-    from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
+    from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UnexpectedModelBehavior
     from pydantic_ai.messages import ModelRequest
 
     messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt)]
@@ -119,16 +125,30 @@ async def _ask(model: Model, prompt: str, labels: dict[str, list[str]]) -> tuple
         except ModelHTTPError as error:
             busy = error.status_code == 429 or error.status_code >= 500
             raise ToolFailed(
-                f"the model's server answered {error.status_code}", code="model_http", retryable=busy
+                f"the model's server answered {error.status_code}",
+                code="model_http",
+                retryable=busy,
+                retry_after_ms=_retry_after_ms(error),
             ) from error
         except ModelAPIError as error:
-            raise ToolFailed("the model's server can't be reached", code="model_unreachable", retryable=True) from error
+            message = "the model's server can't be reached, or does not answer as one"
+            raise ToolFailed(message, code="model_unavailable", retryable=True) from error
+        except UnexpectedModelBehavior as error:
+            message = "the model's server answered, but not as its interface has it"
+            raise ToolFailed(message, code="model_answer_invalid") from error
         _count(usage, response)
         answer = _understand(response.text or "", labels)
         if isinstance(answer, dict):
             return answer, usage
         messages += [response, ModelRequest.user_text_prompt(f"That is not what was asked for: {answer}")]
     raise ToolFailed("the model did not give an answer of the form asked for", code="model_answer_invalid")
+
+
+def _retry_after_ms(error: Exception) -> int | None:
+    """How long a busy server asks to be left alone, if it says so in seconds (RFC 9110, section 10.2.3)."""
+    headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", {})
+    asked = headers.get("retry-after", "")
+    return int(asked) * 1000 if asked.isascii() and asked.isdigit() and len(asked) < 6 else None
 
 
 def _count(usage: dict[str, int], response: Any) -> None:
