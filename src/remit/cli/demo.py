@@ -12,23 +12,30 @@ from remit.errors import RemitError
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", "-d", help="Where the demo's project goes.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--dir", "-d", metavar="FOLDER", help="Where the demo's project goes.")] = Path("demo"),
     json: JsonOption = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the tracker running at the end.")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Keep the tracker and the directory service running at the end, so that approvals can be carried out."
+        ),
+    ] = False,
     model: Annotated[
-        str | None, typer.Option(help="Ask an LLM instead: `openai:<model>`, `anthropic:<model>`, or the address of a server.")
+        str | None, typer.Option(metavar="MODEL", help="Ask an LLM instead: `openai:<model>`, `anthropic:<model>`, or the address of a server.")
     ] = None,
     tickets: Annotated[
-        Path | None, typer.Option(help="Triage your own tickets: a CSV file (or .csv.gz).", exists=True, dir_okay=False)
+        Path | None, typer.Option(metavar="FILE", help="Triage your own tickets: a CSV file (or .csv.gz).", exists=True, dir_okay=False)
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", help="Maps a column: `title=Summary`, `body=Description`, `category=Team`; repeatable."),
+        typer.Option(
+            "--column", metavar="NAME=HEADER", help="Maps a column: `title=Summary`, `body=Text`, `category=Team`; repeatable."
+        ),
     ] = None,
 ) -> None:
-    """The gate on a live tracker: triage, approvals, a red team, and the proof that the record is true.
+    """Watch the gate on a live tracker.
 
-    Examples: remit demo --dir demo · remit demo --tickets export.csv --column title=Summary --column body=Text
+    Triage, approvals, a red team, and the proof that the record is true; about a minute, no key, no server.
     """
     from remit.demo.main import Options, run_demo
 

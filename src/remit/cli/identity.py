@@ -6,21 +6,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, clock_time, console, print_json, with_remit
+from remit.cli.terminal import (
+    JsonTimesOption,
+    ProjectOption,
+    clock_time,
+    line,
+    print_json,
+    print_lines,
+    say,
+    width,
+    with_remit,
+)
 
 if TYPE_CHECKING:
     from remit.app import Remit
 
-principals = typer.Typer(help="Who may act.", no_args_is_help=True, rich_markup_mode=None)
-keys = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True, rich_markup_mode=None)
+principals = typer.Typer(help="List, enable and disable who may act.", no_args_is_help=True, rich_markup_mode=None)
+keys = typer.Typer(help="Rotate and print the keys that sign tokens.", no_args_is_help=True, rich_markup_mode=None)
 PrincipalArgument = Annotated[
-    str, typer.Argument(help="`agent/<tenant>/<contract>` or `person/<id>`.", show_default=False)
+    str, typer.Argument(metavar="PRINCIPAL", help="`agent/<tenant>/<contract>` or `person/<id>`.", show_default=False)
 ]
 
 
 @principals.command("list")
-def list_principals(json: JsonOption = False, project: ProjectOption = None) -> None:
-    """List the service principals of contracts and the people of remit.toml, with roles and state."""
+def list_principals(json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+    """List who may act, with roles and state.
+
+    The service principals of contracts, and the people of remit.toml.
+    """
 
     async def use(remit: Remit) -> list[dict[str, Any]]:
         for folder in remit.project.contracts:
@@ -31,7 +44,7 @@ def list_principals(json: JsonOption = False, project: ProjectOption = None) -> 
                 "kind": str(found.kind),
                 "enabled": found.enabled,
                 "roles": _roles(remit, found.principal),
-                "updated": clock_time(found.updated_us),
+                "updated_at": found.updated_us,
             }
             for found in remit.principals.list(remit.tenant)
         ]
@@ -40,15 +53,18 @@ def list_principals(json: JsonOption = False, project: ProjectOption = None) -> 
     if json:
         print_json(found)
         return
-    from rich.table import Table
+    from remit.cli.layout import table
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("principal", "state", "roles", "since (UTC)"):
-        table.add_column(name)
-    for row in found:
-        state = "[green]enabled[/]" if row["enabled"] else "[red]disabled[/]"
-        table.add_row(row["principal"], state, " ".join(row["roles"]), row["updated"])
-    console().print(table)
+    rows = [
+        [
+            line(row["principal"]),
+            line(("enabled", "green") if row["enabled"] else ("disabled", "red")),
+            line(clock_time(row["updated_at"])),
+            line(" ".join(row["roles"])),
+        ]
+        for row in found
+    ]
+    print_lines(table(["principal", "state", "since (UTC)", "roles"], rows, width(), drop=["since (UTC)"]))
 
 
 def _roles(remit: Remit, principal: str) -> list[str]:
@@ -58,13 +74,16 @@ def _roles(remit: Remit, principal: str) -> list[str]:
 
 @principals.command("disable")
 def disable(principal: PrincipalArgument, project: ProjectOption = None) -> None:
-    """Disable a principal: its next call is denied, whatever token it holds."""
+    """Disable a principal.
+
+    Its next call is denied, whatever token it holds.
+    """
 
     async def use(remit: Remit) -> None:
         remit.principals.disable(principal, remit.clock())
 
     with_remit(project, use)
-    console().print(f"{principal} [red]disabled[/]")
+    say(f"{principal} ", ("disabled", "red"))
 
 
 @principals.command("enable")
@@ -75,38 +94,46 @@ def enable(principal: PrincipalArgument, project: ProjectOption = None) -> None:
         remit.principals.enable(principal, remit.clock())
 
     with_remit(project, use)
-    console().print(f"{principal} [green]enabled[/]")
+    say(f"{principal} ", ("enabled", "green"))
 
 
 def token(
-    person: Annotated[str, typer.Argument(help="A person declared in remit.toml.", show_default=False)],
+    person: Annotated[str, typer.Argument(metavar="PERSON", help="A person declared in remit.toml.", show_default=False)],
     project: ProjectOption = None,
 ) -> None:
-    """Issue a short-lived token for a person, for scripts that decide cases.
+    """Issue a short-lived token for a person.
 
-    An agent's tokens are minted for one run each, by the engine; there is no way to ask for one here.
+    For scripts that decide cases. An agent's tokens are minted for one run each, by the engine; there is no way to ask for one here.
     """
 
     async def use(remit: Remit) -> str:
-        return remit.person_token(person.removeprefix("person/"))
+        from remit.cli.lookup import find_person
+
+        return remit.person_token(find_person(remit, person))
 
     typer.echo(with_remit(project, use))
 
 
 @keys.command("rotate")
 def rotate(project: ProjectOption = None) -> None:
-    """Sign with a new key from now on; tokens of the old one stay valid for their lifetime."""
+    """Sign with a new key from now on.
+
+    Tokens of the old one stay valid for their lifetime.
+    """
 
     async def use(remit: Remit) -> str:
         remit.keys.prune(remit.clock())
         return remit.keys.rotate(remit.clock())
 
-    console().print(f"signing with key {with_remit(project, use)}")
+    say(f"signing with key {with_remit(project, use)}")
 
 
 @keys.command("jwks")
 def jwks(project: ProjectOption = None) -> None:
-    """Print the public keys as a JSON Web Key Set, for whoever must verify our tokens."""
+    """Print the public keys as a JSON Web Key Set.
+
+    For whoever must verify our tokens.
+    """
 
     async def use(remit: Remit) -> Any:
         return remit.keys.public_jwks(remit.clock())

@@ -3,45 +3,88 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from remit.cli import cases, contracts, demo, identity, policy, releases, runs
 
+
+class Panels(TyperGroup):
+    """Lists the commands by panel. In plain text: a box around each costs time to draw, and room for the words."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[Any]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            panels.setdefault(str(command.rich_help_panel), []).append((name, command))
+        wide = max(len(name) for listed in panels.values() for name, _ in listed)
+        for panel, listed in panels.items():
+            with formatter.section(panel):
+                room = formatter.width - 6 - wide
+                formatter.write_dl([(name.ljust(wide), command.get_short_help_str(room)) for name, command in listed])
+
+
 app = typer.Typer(
     name="remit",
+    cls=Panels,
     help="An execution layer for AI agents that act on systems of record.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog="Start with `remit demo`, or `remit init` in an empty folder.",
 )
-app.command("demo")(demo.demo)
-app.command("init")(contracts.init)
-app.command("check")(contracts.check)
-app.command("schema")(contracts.schema)
-app.command("run")(runs.run)
-app.command("work")(runs.work)
-app.command("runs")(runs.list_runs)
-app.command("show")(runs.show)
-app.command("cases")(cases.list_cases)
-app.command("case")(cases.show_case)
-app.command("approve")(cases.approve)
-app.command("deny")(cases.deny)
-app.command("resolve")(cases.resolve)
-app.command("token")(identity.token)
-app.add_typer(policy.app, name="policy")
-app.add_typer(releases.app, name="release")
-app.add_typer(identity.principals, name="principal")
-app.add_typer(identity.keys, name="keys")
+
+BUILD, RUN, DECIDE, ADMINISTER = "Build", "Run", "Decide", "Administer"
 
 
-@app.command("version")
+def _add(panel: str, name: str, command: Callable[..., None], *examples: str) -> None:
+    shown = "\b\n" + "\n".join(["Examples:" if len(examples) > 1 else "Example:", *(f"  {one}" for one in examples)])
+    app.command(name, rich_help_panel=panel, epilog=shown if examples else None)(command)
+
+
+_add(
+    BUILD,
+    "demo",
+    demo.demo,
+    "remit demo --dir demo",
+    "remit demo --tickets export.csv --column title=Summary --column body=Text",
+)
+_add(BUILD, "init", contracts.init, "remit init it-tickets --dir my-agents")
+_add(BUILD, "check", contracts.check)
+_add(BUILD, "schema", contracts.schema, "remit schema contract > contract.schema.json")
+app.add_typer(policy.app, name="policy", rich_help_panel=BUILD)
+_add(
+    RUN,
+    "run",
+    runs.run,
+    "remit run it-tickets '{\"issue\": 12}'",
+    "remit run it-tickets '{\"issue\": 12}' --on-behalf-of ann --key ticket-12",
+)
+_add(RUN, "work", runs.work, "remit work --once")
+_add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
+_add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
+_add(DECIDE, "cases", cases.list_cases, "remit cases", "remit cases --status all")
+_add(DECIDE, "case", cases.show_case, "remit case case-9428f17cdedf", "remit case 9428")
+_add(DECIDE, "approve", cases.approve, "remit approve 9428 --as lee", "remit approve 9428 --as lee --reason 'I called back'")
+_add(DECIDE, "deny", cases.deny, "remit deny 9428 --as lee --reason 'not the owner of the account'")
+_add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
+app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
+app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
+_add(ADMINISTER, "token", identity.token, "remit token lee")
+app.add_typer(identity.keys, name="keys", rich_help_panel=ADMINISTER)
+
+
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
     typer.echo(f"remit {installed('remit')}")
+
+
+_add(ADMINISTER, "version", version)
 
 
 def main() -> None:

@@ -6,23 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, console, print_json, with_remit
+from remit.cli.terminal import JsonOption, ProjectOption, cedar_text, console, print_json, say, with_remit
 
 if TYPE_CHECKING:
     from remit.app import Remit
 
-app = typer.Typer(help="Read and test what decides.", no_args_is_help=True, rich_markup_mode=None)
-ContractArgument = Annotated[str, typer.Argument(help="Name of the contract.", show_default=False)]
+app = typer.Typer(help="Show and test the policy that decides.", no_args_is_help=True, rich_markup_mode=None)
+ContractArgument = Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)]
 
 
 @app.command("show")
 def show(contract: ContractArgument, project: ProjectOption = None) -> None:
-    """Print the whole policy of a contract as Cedar: its grants, compiled, and its own rules."""
+    """Print the whole policy of a contract as Cedar.
+
+    Its grants, compiled, and its own rules.
+    """
 
     async def use(remit: Remit) -> str:
         return remit.program(contract).authority.policy.text
 
-    text = with_remit(project, use)
+    text = cedar_text(with_remit(project, use))
     if not console().is_terminal:
         typer.echo(text)
         return
@@ -33,7 +36,7 @@ def show(contract: ContractArgument, project: ProjectOption = None) -> None:
 
 @app.command("test")
 def run_tests(contract: ContractArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
-    """Run the contract's table of policy cases, policy_tests.yaml."""
+    """Run the policy cases of policy_tests.yaml."""
 
     async def use(remit: Remit) -> list[object]:
         from remit.policy.policy_tests import run_policy_tests
@@ -55,9 +58,9 @@ def _report(results: list[object], json: bool) -> None:
     if json:
         print_json(rows)
     else:
-        out = console()
         for row in rows:
-            word = "[green]ok[/]  " if row["passed"] else "[red]FAIL[/]"
-            out.print(f"{word} {row['name']}" + ("" if row["passed"] else f"\n       {row['message']}"))
-        out.print(f"{len(rows)} cases, {len(failed)} failed")
+            say(("ok  ", "green") if row["passed"] else ("FAIL", "red"), f" {row['name']}")
+            if not row["passed"]:
+                say(" " * 7, row["message"])
+        say(f"{len(rows)} case{'' if len(rows) == 1 else 's'}, {len(failed)} failed")
     raise typer.Exit(1 if failed else 0)

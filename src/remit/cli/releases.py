@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, clock_time, console, print_json, with_remit
+from remit.cli.terminal import JsonTimesOption, ProjectOption, clock_time, print_json, say, with_remit
 
 if TYPE_CHECKING:
     from remit.app import Remit
 
-app = typer.Typer(help="What may run.", no_args_is_help=True, rich_markup_mode=None)
-ContractArgument = Annotated[str, typer.Argument(help="Name of the contract.", show_default=False)]
+app = typer.Typer(help="Show and approve what may run.", no_args_is_help=True, rich_markup_mode=None)
+ContractArgument = Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)]
 
 
 @app.command("show")
-def show(contract: ContractArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
-    """Show the release that a contract is at now, and who approved it."""
+def show(contract: ContractArgument, json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+    """Show a contract's release and who approved it."""
 
     async def use(remit: Remit) -> dict[str, Any]:
         release = remit.program(contract).authority.release
@@ -38,21 +38,31 @@ def show(contract: ContractArgument, json: JsonOption = False, project: ProjectO
     said = "needs no approval" if row["approval"] is None else f"waits for {row['approval']}"
     if row["approved_by"]:
         said = f"approved by {row['approved_by']} at {clock_time(row['approved_at'])} UTC"
-    console().print(f"{contract} is at release [bold]{row['release'][:12]}[/], {said}")
+    say(f"{contract} is at release ", (row["release"][:12], "bold"), f", {said}")
 
 
 @app.command("approve")
 def approve(
     contract: ContractArgument,
-    by: Annotated[str, typer.Option("--as", help="Who approves: a person declared in remit.toml.", show_default=False)],
+    by: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="PERSON", help="Who approves: a person declared in remit.toml.", show_default=False
+        ),
+    ],
     project: ProjectOption = None,
 ) -> None:
-    """Approve the release that a contract is at now; never by the contract's own author."""
+    """Approve the release that a contract is at now.
 
-    async def use(remit: Remit) -> str:
+    Never by the contract's own author.
+    """
+
+    async def use(remit: Remit) -> None:
+        from remit.cli.lookup import find_person
+
         program = remit.program(contract)
-        token = remit.person_token(by.removeprefix("person/"))
+        token = remit.person_token(find_person(remit, by))
         found = remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
-        return f"release {found.release[:12]} of {contract} [green]approved[/] by {found.approved_by}"
+        say(f"release {found.release[:12]} of {contract} ", ("approved", "green"), f" by {found.approved_by}")
 
-    console().print(with_remit(project, use))
+    with_remit(project, use)

@@ -3,135 +3,212 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli.terminal import (
     JsonOption,
+    JsonTimesOption,
     ProjectOption,
-    clock_time,
-    console,
+    line,
     print_json,
+    print_lines,
+    say,
+    short_time,
     style_of,
+    width,
     with_remit,
 )
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from remit.app import Remit
     from remit.runs.engine import RunResult
 
-RunArgument = Annotated[str, typer.Argument(help="Id of a run, or the start of one.", show_default=False)]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of a run, or the start of one.", show_default=False)
+]
+
+
+class Outcome(StrEnum):
+    """How a run can have ended, or stand while it has not."""
+
+    COMPLETED = "completed"
+    ESCALATED = "escalated"
+    DENIED = "denied"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    DIVERGED = "diverged"
+    STOPPED = "stopped"
+    """Ended by a person; in the demo, an attack that came to nothing."""
+    HELD = "held"
+    READY = "ready"
+    RUNNING = "running"
 
 
 def run(
-    contract: Annotated[str, typer.Argument(help="Name of the contract.", show_default=False)],
-    request: Annotated[str, typer.Argument(help="The request as JSON, or `-` to read it from standard input.")],
-    on_behalf_of: Annotated[str | None, typer.Option(help="Person that the run acts for, `person/<id>`.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the request; the same key again gives the same run.")] = None,
+    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)],
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
+    ],
+    on_behalf_of: Annotated[
+        str | None, typer.Option(metavar="PERSON", help="Person of remit.toml that the run acts for, such as `ann`.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Key of the request; the same key again gives the same run.")
+    ] = None,
     json: JsonOption = False,
     project: ProjectOption = None,
 ) -> None:
-    """Run a contract for one request.
-
-    Example: remit run it-tickets '{"issue": 12}'
-    """
+    """Run a contract for one request."""
 
     async def use(remit: Remit) -> RunResult:
+        from remit.cli.lookup import find_person
         from remit.values import parse
 
+        behalf = None if on_behalf_of is None else f"person/{find_person(remit, on_behalf_of)}"
         given = parse(sys.stdin.read() if request == "-" else request)
-        return await remit.run(contract, given, on_behalf_of=on_behalf_of, request_key=key)
+        return await remit.run(contract, given, on_behalf_of=behalf, request_key=key)
 
     result = with_remit(project, use)
     if json:
         print_json({"run": result.run, "outcome": result.outcome, "output": result.output, "reason": result.reason,
                     "case": result.case})
     else:
-        out = console()
-        out.print(f"[bold]{result.run}[/] [{style_of(result.outcome)}]{result.outcome}[/] {result.reason}".rstrip())
+        _say_result(result)
         if result.case:
-            out.print(f"  waits in {result.case}; see `remit case {result.case}`")
+            say(f"  waits in {result.case}; see `remit case {result.case}`")
         if result.output is not None:
             print_json(result.output)
     raise typer.Exit(0 if result.outcome in ("completed", "held", "escalated") else 3)
+
+
+def _say_result(result: RunResult) -> None:
+    said = f" {result.reason}" if result.reason else ""
+    say((result.run, "bold"), " ", (result.outcome, style_of(result.outcome)), said)
 
 
 def work(
     once: Annotated[bool, typer.Option("--once", help="Drive what is waiting now, then stop.")] = False,
     project: ProjectOption = None,
 ) -> None:
-    """Drive runs that wait for a worker: approved ones, expired ones, and those that a dead worker left."""
+    """Drive runs that wait for a worker.
+
+    Approved ones, expired ones, and those that a dead worker left.
+    """
 
     async def use(remit: Remit) -> None:
         import asyncio
         import signal
 
         if once:
-            for waiting in remit.engine.waiting():
-                result = await remit.engine.drive(waiting)
-                console().print(f"{waiting} [{style_of(result.outcome)}]{result.outcome}[/] {result.reason}".rstrip())
+            async for result in remit.engine.drive_waiting():
+                _say_result(result)
             return
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        console().print("working; stop with Ctrl-C", style="dim")
+        say(("working; stop with Ctrl-C", "dim"))
         await remit.engine.work(stop)
 
     with_remit(project, use)
 
 
 def list_runs(
-    last: Annotated[int, typer.Option("--last", help="How many, the newest first.")] = 20,
-    outcome: Annotated[str | None, typer.Option(help="Only those that ended so, such as `escalated`.")] = None,
-    json: JsonOption = False,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=1, help="How many, the newest first.")] = 20,
+    outcome: Annotated[
+        Outcome | None,
+        typer.Option(metavar="OUTCOME", help="Only those that ended or stand so, such as `held`, `escalated` or `failed`."),
+    ] = None,
+    json: JsonTimesOption = False,
     project: ProjectOption = None,
 ) -> None:
     """List runs, the newest first."""
 
-    async def use(remit: Remit) -> list[dict[str, Any]]:
-        return read_runs(remit, last, outcome)
+    async def use(remit: Remit) -> tuple[list[dict[str, Any]], int]:
+        return read_runs(remit, last, outcome), remit.clock()
 
-    found = with_remit(project, use)
+    found, now = with_remit(project, use)
     if json:
         print_json(found)
-        return
-    from rich.table import Table
+    elif found:
+        print_lines(_table(found, now))
+    elif outcome is not None:
+        say((f"no run is {outcome}; `remit runs` lists all", "dim"))
+    else:
+        say(("no runs yet; start one with `remit run CONTRACT REQUEST`", "dim"))
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "contract", "opened (UTC)", "status", "outcome"):
-        table.add_column(name)
+
+def _table(found: list[dict[str, Any]], now: int) -> list[Text]:
+    from remit.cli.layout import table
+    from remit.cli.readable import value_text
+
+    columns = width()
+    limit = None if columns is None else 40
+    rows: list[list[Text]] = []
     for row in found:
         word = row["outcome"] or row["status"]
-        table.add_row(
-            row["run"], row["contract"], clock_time(row["opened_at"]), row["status"], f"[{style_of(word)}]{word}[/]"
+        about = line(value_text(row["request"], limit)) if row["request"] is not None else line(("erased", "dim"))
+        if row["reason"]:
+            about += line((f" · {row['reason']}", "dim"))
+        rows.append(
+            [
+                line((row["run"], "bold")),
+                line(row["contract"]),
+                line(short_time(row["opened_at"], now)),
+                line((word, style_of(word))),
+                about,
+            ]
         )
-    console().print(table)
-    if not found:
-        console().print("no runs yet; start one with `remit run CONTRACT REQUEST`", style="dim")
+    names = ["run", "contract", "at (UTC)", "outcome", "request and reason"]
+    return table(names, rows, columns, drop=["contract", "at (UTC)"])
 
 
 def read_runs(remit: Remit, last: int, outcome: str | None) -> list[dict[str, Any]]:
-    """Rows of the table `runs`, the newest first."""
+    """Rows of the table `runs`, the newest first, each with its request and why it ended, as the record has them."""
     from sqlalchemy import select
 
+    from remit.storage.database import storage_errors
     from remit.storage.schema import runs as table
 
     columns = (table.c.run, table.c.contract, table.c.release, table.c.status, table.c.outcome, table.c.opened_at)
-    query = select(*columns).order_by(table.c.opened_at.desc()).limit(last)
+    query = select(*columns).where(table.c.tenant == remit.tenant).order_by(table.c.opened_at.desc()).limit(last)
     if outcome is not None:
         query = query.where((table.c.outcome == outcome) | (table.c.status == outcome))
-    with remit.database.engine.connect() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
+    with storage_errors("list the runs"), remit.database.engine.connect() as connection:
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return [{**row, **_request_and_reason(remit, row["run"])} for row in found]
 
 
-def show(run: RunArgument, json: JsonOption = False, project: ProjectOption = None) -> None:
-    """Show a run as a story: each call with arguments, labels, decision, rule, outcome and time."""
+def _request_and_reason(remit: Remit, run: str) -> dict[str, Any]:
+    """`None` for a run that was erased. A record that is damaged is said to be so, and hides no other run."""
+    from remit.errors import RemitError
 
-    async def use(remit: Remit) -> Any:
-        return remit.journal.reader.events(find_run(remit, run))
+    try:
+        events = remit.journal.reader.events(run)
+    except RemitError as error:
+        return {"request": None, "reason": error.message}
+    opened: dict[str, Any] = events[0].body or {}
+    closed: dict[str, Any] = events[-1].body or {} if events[-1].type == "run.closed" else {}
+    return {"request": opened.get("request"), "reason": closed.get("reason") or None}
 
-    events = with_remit(project, use)
+
+def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+    """Show a run as a story.
+
+    Each call with its arguments, where they came from, the decision, the rule, the outcome and the time.
+    """
+
+    async def use(remit: Remit) -> tuple[Any, int]:
+        from remit.cli.lookup import find_run
+
+        return remit.journal.reader.events(find_run(remit, run)), remit.clock()
+
+    events, now = with_remit(project, use)
     if json:
         import msgspec
 
@@ -142,26 +219,6 @@ def show(run: RunArgument, json: JsonOption = False, project: ProjectOption = No
             ]
         )
         return
-    from remit.cli.story import story
+    from remit.cli.story import Story
 
-    console().print(story(events))
-
-
-def find_run(remit: Remit, start: str) -> str:
-    """The run whose id is or begins with `start`. Raises `RunError` where none or several do."""
-    from sqlalchemy import select
-
-    from remit.errors import RunError
-    from remit.storage.schema import runs as table
-
-    wanted = start if start.startswith("run-") else f"run-{start}"
-    query = select(table.c.run).where(table.c.run.startswith(wanted, autoescape=True)).limit(3)
-    with remit.database.engine.connect() as connection:
-        found = [row[0] for row in connection.execute(query)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunError(f"several runs begin with `{start}`: {', '.join(found)}; give more of it", code="run_ambiguous")
-    raise RunError(f"there is no run `{start}`; `remit runs` lists them", code="run_not_found")
-
-
+    print_lines(Story(events=events, now=now, width=width()).lines())

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
-from remit.cli.terminal import clock_time, span_text, style_of
+from remit.cli.layout import hanging
+from remit.cli.readable import name_text, pairs, value_text
+from remit.cli.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 from remit.journal.events import Event, EventType
+from remit.journal.journal import FROM_BESIDE
 
 _ENDS = {
     EventType.CALL_COMPLETED: "completed",
     EventType.CALL_FAILED: "failed",
     EventType.CALL_UNKNOWN: "unknown",
 }
-_WIDTH = 76
+_TEXT = 60
+"""The most characters that a terminal shows of one text, be it an argument, a result or a tool's name."""
+_RESULT = 160
+"""And of a whole result. Arguments are never left out."""
+_STEP = 7
+"""The column of what a step did; what came of it is indented."""
+_CAME_OF_IT = 9
 
 
 @dataclass(kw_only=True)
@@ -28,148 +36,193 @@ class Step:
     events: list[Event] = field(default_factory=list[Event])
 
 
-def story(events: Sequence[Event]) -> RenderableType:
-    """The whole run, for a terminal."""
-    lines: list[RenderableType] = [_title(events), Text("")]
-    lines.extend(_opening(events[0]))
-    for step in _steps(events):
-        lines.extend(_step(step))
-    lines.extend(_closing(events))
-    return Group(*lines)
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """A run's events, to be told at `now` in `width` columns, or uncut where there is no width."""
 
+    events: Sequence[Event]
+    now: int
+    width: int | None
 
-def _title(events: Sequence[Event]) -> Text:
-    opened, last = events[0], events[-1]
-    body: dict[str, Any] = opened.body or {}
-    outcome = last.header.verdict if last.type is EventType.RUN_CLOSED else "open"
-    title = Text()
-    title.append(f"run {opened.header.run.removeprefix('run-')[:8]}", style="bold")
-    title.append(f" · {body.get('contract', 'erased')} · release {opened.header.refs['release'][:8]} · ")
-    title.append(opened.header.actor)
-    if body.get("on_behalf_of"):
-        title.append(f" for {body['on_behalf_of']}")
-    title.append(f" · {span_text(last.header.at - opened.header.at)}")
-    cost = sum(event.header.cost_microusd for event in events)
-    if cost:
-        title.append(f" · {cost / 1e6:.4f} USD")
-    title.append(" · ")
-    title.append(outcome, style=f"bold {style_of(outcome)}")
-    return title
+    def lines(self) -> list[Text]:
+        """The whole run."""
+        made = [self._title(), self._where(), Text(""), *self._opening()]
+        for step in _steps(self.events):
+            made.extend(self._step(step))
+        made.extend(self._closing())
+        return made
 
+    def _title(self) -> Text:
+        opened, last = self.events[0], self.events[-1]
+        body: dict[str, Any] = opened.body or {}
+        outcome = last.header.verdict if last.type is EventType.RUN_CLOSED else _standing(self.events)
+        parts: list[Part] = [(f"run {opened.header.run.removeprefix('run-')[:8]}", "bold"), " · "]
+        parts += [str(body.get("contract", "erased")), " · ", (outcome, f"bold {style_of(outcome)}")]
+        active, waited = times(self.events)
+        parts.append(f" · {span_text(active)}")
+        if waited:
+            asked = any(event.type is EventType.APPROVAL_REQUESTED for event in self.events)
+            parts.append(f" · {'held' if asked else 'waited'} {span_text(waited)}")
+        cost = sum(event.header.cost_microusd for event in self.events)
+        if cost:
+            parts.append(f" · {cost / 1e6:.4f} USD")
+        return line(*parts)
 
-def _opening(opened: Event) -> Iterable[Text]:
-    body: dict[str, Any] = opened.body or {}
-    line = Text(f"{'':>5}  ")
-    line.append("request", style="bold")
-    line.append(f"   {_short(body.get('request'))}")
-    yield line
-    yield Text(f"{'':>5}  {clock_time(opened.header.at)} UTC", style="dim")
+    def _where(self) -> Text:
+        opened = self.events[0]
+        body: dict[str, Any] = opened.body or {}
+        actor = opened.header.actor
+        if body.get("on_behalf_of"):
+            actor += f" for {body['on_behalf_of']}"
+        return line((f"{clock_time(opened.header.at)} UTC · {actor} · release {opened.header.refs['release'][:8]}", "dim"))
+
+    def _opening(self) -> Iterator[Text]:
+        body: dict[str, Any] = self.events[0].body or {}
+        said = self._values(body["request"]) if body else "erased"
+        return hanging(line(" " * _STEP), line(("request", "bold"), f"  {said}"), _STEP, self.width)
+
+    def _step(self, step: Step) -> Iterator[Text]:
+        first = step.events[0]
+        body: dict[str, Any] = first.body or {}
+        if first.type is EventType.VALUE_RECORDED:
+            said = line((f"{body.get('kind')}  {self._values(body.get('value'))}", "dim"))
+            yield from hanging(line((f"{step.span:>5}  ", "dim")), said, _STEP, self.width)
+            return
+        shown: str | None = None
+        holding, approver = set[str](), ""
+        for event in step.events:
+            body = event.body or {}
+            if event.type is EventType.CALL_DECIDED:
+                if str(body.get("args_digest")) != shown:
+                    yield from self._call(step.span, body)
+                    shown = str(body.get("args_digest"))
+                verdict: dict[str, Any] = body.get("verdict") or {}
+                yield from self._verdict(event, verdict, holding, approver)
+                holding |= set(verdict.get("rules", ())) if event.header.verdict == "hold" else set()
+            elif event.type is EventType.APPROVAL_DECIDED:
+                approver = str(body.get("by")) if body.get("decision") == "approved" else ""
+            yield from self._came_of_it(event, body)
+
+    def _call(self, span: str, body: dict[str, Any]) -> Iterator[Text]:
+        # Arguments without a digest were not acceptable, and are described instead.
+        kept = body.get("args_digest") or not body
+        args = self._values(body.get("args")) if kept else "(its arguments were not acceptable, and are not kept)"
+        tool = name_text(str(body.get("tool", "erased")), self._limit)
+        yield from hanging(line(f"{span:>5}  "), line((tool, "bold"), f"  {args}"), _STEP, self.width)
+        labelled: dict[str, list[str]] = body.get("labels") or {}
+        for path, labels in labelled.items():
+            if any(label.startswith("untrusted") for label in labels):
+                said = f"{name_text(path, self._limit)} from {', '.join(labels)}"
+                yield from self._indented((said, UNTRUSTED))
+
+    def _verdict(self, event: Event, verdict: dict[str, Any], holding: set[str], approver: str) -> Iterator[Text]:
+        kind = event.header.verdict
+        # A rule that held the call did not allow it: the person did.
+        rules = [str(rule) for rule in verdict.get("rules", ()) if rule not in holding]
+        parts: list[Part] = [(kind, style_of(kind))]
+        if kind == "allow" and approver:
+            parts.append(f"  as {approver} approved")
+        if rules:
+            parts.append(f"  {' '.join(rules)}")
+        if verdict.get("message"):
+            parts.append(f"  {verdict['message']}")
+        yield from self._indented(*parts)
+
+    def _came_of_it(self, event: Event, body: dict[str, Any]) -> Iterator[Text]:
+        match event.type:
+            case EventType.APPROVAL_REQUESTED:
+                roles = ", ".join(str(role).removeprefix("role:") for role in body.get("roles", ()))
+                until = short_time(body.get("expires_at", 0), event.header.at)
+                yield from self._indented(f"asked {roles} in {body.get('case')}, until {until} UTC")
+            case EventType.APPROVAL_DECIDED | EventType.CASE_DECIDED:
+                decision = str(body.get("decision"))
+                after = span_text(event.header.at - self._asked_at(event))
+                parts: list[Part] = [f"{body.get('by')} ", (decision, style_of(decision)), f" after {after}"]
+                yield from self._indented(*parts, f": {body['reason']}" if body.get("reason") else "")
+            case EventType.CALL_COMPLETED | EventType.CALL_FAILED | EventType.CALL_UNKNOWN:
+                yield from self._end(event, body)
+            case EventType.CASE_OPENED:
+                yield from self._indented((f"{body.get('case')}: {body.get('reason')}", UNTRUSTED))
+            case EventType.RUN_RESUMED:
+                yield from self._indented((f"the run went on {clock_time(event.header.at)} UTC", "dim"))
+            case _:
+                return
+
+    def _asked_at(self, decided: Event) -> int:
+        """When the case was opened that an event decides."""
+        case = (cast("dict[str, Any]", decided.body) or {}).get("case")
+        openings = (EventType.APPROVAL_REQUESTED, EventType.CASE_OPENED)
+        found = [e for e in self.events if e.type in openings and (cast("dict[str, Any]", e.body) or {}).get("case") == case]
+        return found[-1].header.at if found else decided.header.at
+
+    def _end(self, event: Event, body: dict[str, Any]) -> Iterator[Text]:
+        name = _ENDS[event.type]
+        parts: list[Part] = [(name, style_of(name)), (f"  {span_text(event.header.latency_us)}", "dim")]
+        if event.header.cost_microusd:
+            parts.append((f"  {event.header.cost_microusd / 1e6:.4f} USD", "dim"))
+        said = self._values(body["result"]) if "result" in body else str(body.get("message", ""))
+        if self.width is not None and len(said) > _RESULT:
+            said = f"{said[: _RESULT - 1]}…"
+        yield from self._indented(*parts, f"  {said}")
+
+    def _closing(self) -> Iterator[Text]:
+        last = self.events[-1]
+        if last.type is not EventType.RUN_CLOSED:
+            said = _standing(self.events)
+            case = (cast("dict[str, Any]", last.body) or {}).get("case")
+            waiting = f"a person must decide; see `remit case {case}`" if said == "held" else "not ended"
+            parts: list[Part] = [(said, f"bold {style_of(said)}"), f"  {waiting}"]
+        else:
+            body: dict[str, Any] = last.body or {}
+            output = self._values(body["output"]) if body.get("output") is not None else ""
+            parts = [(last.header.verdict, f"bold {style_of(last.header.verdict)}"), f"  {body.get('reason') or output}"]
+        return hanging(Text(""), line(*parts), _STEP, self.width)
+
+    def _indented(self, *parts: Part) -> Iterator[Text]:
+        return hanging(line(" " * _CAME_OF_IT), line(*parts), _CAME_OF_IT + 2, self.width)
+
+    @property
+    def _limit(self) -> int | None:
+        return None if self.width is None else _TEXT
+
+    def _values(self, value: Any) -> str:
+        """A value in one line: `issue=12 changes.category=network`."""
+        if isinstance(value, dict) and value:
+            return " ".join(pairs(cast("dict[str, Any]", value), self._limit))
+        return value_text(value, self._limit)
 
 
 def _steps(events: Sequence[Event]) -> list[Step]:
+    """The steps in the order in which they began. That the run went on belongs to the step that it had waited for."""
     steps: dict[str, Step] = {}
+    latest = Step(span="")
     for event in events:
         if event.type in (EventType.RUN_OPENED, EventType.RUN_CLOSED):
             continue
+        if event.type is EventType.RUN_RESUMED and latest.events:
+            latest.events.append(event)
+            continue
         key = event.header.span or f"@{event.header.n}"
-        steps.setdefault(key, Step(span=event.header.span)).events.append(event)
+        latest = steps.setdefault(key, Step(span=event.header.span))
+        latest.events.append(event)
     return list(steps.values())
 
 
-def _step(step: Step) -> Iterable[Text]:
-    first = step.events[0]
-    if first.type is EventType.RUN_RESUMED:
-        yield Text(f"{'':>5}  resumed {clock_time(first.header.at)} UTC", style="dim")
-        return
-    if first.type is EventType.VALUE_RECORDED:
-        body: dict[str, Any] = first.body or {}
-        yield Text(f"{step.span:>5}  {body.get('kind')}   {_short(body.get('value'))}", style="dim")
-        return
-    if first.type is EventType.CALL_DECIDED:
-        yield from _call(step, first)
-    for event in step.events:
-        yield from _line_of(event)
+def _standing(events: Sequence[Event]) -> str:
+    """How a run that is not closed stands, as far as its record says: held while the last thing it did was to ask."""
+    own = [event for event in events if event.type not in FROM_BESIDE]
+    asked = own[-1].type is EventType.APPROVAL_REQUESTED
+    answered = events[-1].type is EventType.APPROVAL_DECIDED
+    return "held" if asked and not answered else "ready" if asked else "open"
 
 
-def _call(step: Step, first: Event) -> Iterable[Text]:
-    body: dict[str, Any] = first.body or {}
-    line = Text(f"{step.span:>5}  ")
-    line.append(str(body.get("tool", "erased")), style="bold")
-    line.append(f"   {_short(body.get('args'))}")
-    yield line
-    labelled: dict[str, list[str]] = body.get("labels") or {}
-    for path, labels in labelled.items():
-        if any(label.startswith("untrusted") for label in labels):
-            yield Text(f"{'':>9}{path} from {', '.join(labels)}", style="yellow")
-
-
-def _line_of(event: Event) -> Iterable[Text]:
-    body: dict[str, Any] = event.body or {}
-    match event.type:
-        case EventType.CALL_DECIDED:
-            yield _verdict(event, body.get("verdict") or {})
-        case EventType.APPROVAL_REQUESTED:
-            roles = ", ".join(body.get("roles", ()))
-            yield Text(f"{'':>9}asked {roles} in {body.get('case')}, until {clock_time(body.get('expires_at', 0))}")
-        case EventType.APPROVAL_DECIDED:
-            said = Text(f"{'':>9}{body.get('by')} ")
-            said.append(str(body.get("decision")), style=style_of(str(body.get("decision"))))
-            said.append(f"  {body['reason']}" if body.get("reason") else "")
-            yield said
-        case EventType.CALL_COMPLETED | EventType.CALL_FAILED | EventType.CALL_UNKNOWN:
-            yield _end(event, body)
-        case EventType.CASE_OPENED | EventType.CASE_DECIDED:
-            yield Text(f"{'':>9}{body.get('case')}: {body.get('reason') or body.get('decision')}", style="yellow")
-        case _:
-            return
-
-
-def _verdict(event: Event, verdict: dict[str, Any]) -> Text:
-    kind = event.header.verdict
-    line = Text(f"{'':>9}")
-    line.append(kind, style=style_of(kind))
-    if verdict.get("rules"):
-        line.append(f"  {' '.join(verdict['rules'])}")
-    if verdict.get("message"):
-        line.append(f"  {verdict['message']}", style="default")
-    return line
-
-
-def _end(event: Event, body: dict[str, Any]) -> Text:
-    name = _ENDS[event.type]
-    line = Text(f"{'':>9}")
-    line.append(name, style=style_of(name))
-    line.append(f"  {span_text(event.header.latency_us)}", style="dim")
-    if event.header.cost_microusd:
-        line.append(f"  {event.header.cost_microusd / 1e6:.4f} USD", style="dim")
-    line.append(f"  {_short(body['result']) if 'result' in body else body.get('message', '')}")
-    return line
-
-
-def _closing(events: Sequence[Event]) -> Iterable[Text]:
-    last = events[-1]
-    if last.type is not EventType.RUN_CLOSED:
-        yield Text(f"{'':>5}  the run is still open", style="yellow")
-        return
-    body: dict[str, Any] = last.body or {}
-    line = Text(f"{'':>5}  ")
-    line.append(last.header.verdict, style=f"bold {style_of(last.header.verdict)}")
-    line.append(f"   {body.get('reason') or _short(body.get('output'))}")
-    yield line
-
-
-def _short(value: Any) -> str:
-    """A value in one line: `issue=12 changes.category=network`."""
-    text = " ".join(_pairs(cast("dict[str, Any]", value), "")) if isinstance(value, dict) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
-
-
-def _pairs(value: dict[str, Any], prefix: str) -> Iterable[str]:
-    for name, item in value.items():
-        if isinstance(item, dict):
-            yield from _pairs(cast("dict[str, Any]", item), f"{prefix}{name}.")
-        elif isinstance(item, list):
-            yield f"{prefix}{name}=[{len(cast('list[Any]', item))}]"
-        else:
-            yield f"{prefix}{name}={item}"
+def times(events: Sequence[Event]) -> tuple[int, int]:
+    """How long a run was active, and how long it waited for a person or a worker, in microseconds."""
+    opened = active_at = events[0].header.at
+    waited = 0
+    for event in events[1:]:
+        if event.type is EventType.RUN_RESUMED:
+            waited += event.header.at - active_at
+        if event.type not in FROM_BESIDE:
+            active_at = event.header.at
+    return active_at - opened - waited, waited
