@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remit.contracts.check import Severity, check_contract, check_project, render, render_json
+from remit.contracts.load import load_contract
 from remit.contracts.problems import Problem
 from remit.errors import ConfigError
 from remit.project import Project, load_project
@@ -87,7 +88,7 @@ actions:
 models:
   second-opinion: {use: gpt, prompt: second.md, spend_per_call: 0.01 USD}
 facts:
-  fraud_checked: {seen: risk.check, where: {order: args.order}, within: 1h}
+  fraud_checked: {seen: risk.check, where: {order: args.order}, within: 8h}
   refunded: {sum: payments.refund, of: args.amount}
 budget: {calls: 12, writes: 2, spend: 0.05 USD, time: 60s}
 limits: {money_per_day: 3000 EUR, spend_per_day: 5 USD}
@@ -633,7 +634,7 @@ CONTRACT_RULES = [
     Wrong(
         "a fact of no kind",
         "sum: payments.refund, of: args.amount",
-        "within: 1h",
+        "within: 8h",
         24,
         "fact `refunded` asks for nothing",
         "exactly one",
@@ -673,8 +674,8 @@ CONTRACT_RULES = [
     ),
     Wrong(
         "a fact with an unknown outcome",
-        "within: 1h}",
-        "within: 1h, outcome: done}",
+        "within: 8h}",
+        "within: 8h, outcome: done}",
         23,
         "`done` is no outcome of a call",
         "outcomes: any, completed",
@@ -1358,6 +1359,172 @@ def test_a_contract_that_is_wrong_elsewhere_still_has_its_policy_judged(shop: Pa
     ]
 
 
+REQUEST = """\
+{
+  "type": "object",
+  "properties": {
+    "text": {"type": "string"},
+    "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}},
+    "extra": {"type": "object", "additionalProperties": {"type": "string"}},
+    "mail": {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"body": {"type": "string"}}}]}
+  },
+  "additionalProperties": false,
+  "$defs": {
+    "line": {
+      "type": "object",
+      "properties": {"note": {"type": "string"}, "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}}}
+    }
+  }
+}
+"""
+
+
+def test_parts_of_a_request_that_others_wrote_are_named_by_path(shop: Path) -> None:
+    (shop / "contracts/refunds/schemas/request.json").write_text(REQUEST)
+    paths = "text, lines.*.note, lines, lines.*.lines.*.note, extra.anything, mail.body"
+    edit(shop, "contract.yaml", "actions:\n", f"untrusted_input: [{paths}]\nactions:\n")
+    assert problems(shop) == []
+    loaded = load_contract(shop / "contracts/refunds", load_project(shop), SPECS)
+    assert loaded.contract.untrusted_input == tuple(paths.split(", "))
+    assert loaded.bundle(dict.fromkeys(SPECS, ""))["contract"]["untrusted_input"] == paths.split(", ")
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "hint"),
+    [
+        ("texts", "the input schema has no `texts`", "did you mean `text`? parts of a request: extra, lines, lines.*"),
+        ("lines.note", "the input schema has no `lines.note`", "did you mean `lines.*.note`?"),
+        ("lines.*.notes", "the input schema has no `lines.*.notes`", "did you mean `lines.*.note`?"),
+        ("text.*", "the input schema has no `text.*`", "did you mean `text`?"),
+        ("mail.subject", "the input schema has no `mail.subject`", "parts of a request:"),
+        ("text, text", "`text` is named twice", "keep one"),
+        (
+            "a b",
+            "`untrusted_input[0]` is `a b`, which is not how it is written",
+            "`text`, `lines.*.note`; names with dots",
+        ),
+    ],
+)
+def test_a_part_of_a_request_that_can_not_be_is_a_problem(shop: Path, path: str, message: str, hint: str) -> None:
+    (shop / "contracts/refunds/schemas/request.json").write_text(REQUEST)
+    edit(shop, "contract.yaml", "actions:\n", f"untrusted_input: [{path}]\nactions:\n")
+    assert [(each.file.rpartition("/")[2], each.line, each.message) for each in problems(shop)] == [
+        ("contract.yaml", 8, message)
+    ]
+    assert hint in problems(shop)[0].suggestion
+
+
+def test_a_hold_for_a_role_that_nobody_has_is_a_problem_where_it_stands(shop: Path) -> None:
+    with (shop / "contracts/refunds/policy.cedar").open("a") as file:
+        file.write(
+            '@id("big")\n@reason("role:cfo")\n@hold("role:cfo")\n'
+            'forbid (principal, action == Action::"orders.update", resource);\n'
+        )
+    found = problems(shop)
+    assert [(each.file, each.line, each.message) for each in found] == [
+        ("contracts/refunds/policy.cedar", 5, "no person holds the role `cfo`")
+    ]
+    assert found[0].suggestion == "give it to somebody under `[people]` in `remit.toml`; roles held: care-lead"
+    edit(shop, "policy.cedar", '@hold("role:cfo")', '@hold("role:care-lead")')
+    assert problems(shop) == []
+
+
+NEEDS_THE_CHECK = "unless { context.facts.fraud_checked };"
+
+
+@pytest.mark.parametrize(
+    ("within", "policy", "severity"),
+    [
+        ("8h", NEEDS_THE_CHECK, None),
+        ("4h", NEEDS_THE_CHECK, Severity.WARNING),
+        ("239m", NEEDS_THE_CHECK, Severity.ERROR),
+        ("1h", "when { !context.facts.fraud_checked };", Severity.ERROR),
+        ("1h", "when { context.facts.fraud_checked == false && context.args.order > 5 };", Severity.ERROR),
+        ("1h", "unless { if context.args.order > 5 then context.facts.fraud_checked else true };", Severity.ERROR),
+        ("1h", "when { context.facts.fraud_checked };", None),
+        ("1h", "unless { !context.facts.fraud_checked };", None),
+    ],
+)
+def test_a_fact_that_is_too_old_by_the_time_somebody_approves_is_a_problem(
+    shop: Path, within: str, policy: str, severity: Severity | None
+) -> None:
+    edit(shop, "contract.yaml", "within: 8h", f"within: {within}")
+    edit(shop, "policy.cedar", NEEDS_THE_CHECK, policy)
+    found = problems(shop)
+    assert [(each.line, each.severity) for each in found] == ([] if severity is None else [(23, severity)])
+    if found:
+        assert found[0].message == (
+            f"fact `fraud_checked` looks back `{within}`, and a call of `payments.refund` may wait `4h` for a person; "
+            "approved late, it is denied by `refund-after-fraud-check`"
+        )
+        assert "longer than `4h`" in found[0].suggestion
+
+
+@pytest.mark.parametrize(
+    ("hold", "approval", "waits"),
+    [
+        # Each call is asked about for four hours at most, whatever a hold of the file says.
+        ('@hold("role:care-lead") @within("1d")', "{by: role:care-lead, within: 4h}", "4h"),
+        # Below the threshold only the hold asks.
+        ('@hold("role:care-lead") @within("1d")', "{by: role:care-lead, within: 4h, above: 50.00 EUR}", "1d"),
+        ('@hold("role:care-lead")', "{by: role:care-lead, within: 90m, above: 50.00 EUR}", "90m"),
+    ],
+)
+def test_the_longest_question_about_a_call_is_what_its_facts_must_outlast(
+    shop: Path, hold: str, approval: str, waits: str
+) -> None:
+    edit(shop, "contract.yaml", "within: 8h", "within: 1h")
+    edit(shop, "contract.yaml", "{by: role:care-lead, within: 4h, above: 50.00 EUR}", approval)
+    with (shop / "contracts/refunds/policy.cedar").open("a") as file:
+        file.write(f'@id("odd") {hold} forbid (principal, action, resource) when {{ context.attempt > 3 }};\n')
+    assert [f"may wait `{waits}` for a person" in each.message for each in problems(shop)] == [True]
+
+
+def test_how_many_calls_there_were_may_become_too_few_while_somebody_is_asked(shop: Path) -> None:
+    edit(shop, "contract.yaml", "seen: risk.check", "count: risk.check")
+    edit(shop, "contract.yaml", "within: 8h", "within: 1h")
+    edit(shop, "policy.cedar", NEEDS_THE_CHECK, "when { context.facts.fraud_checked < 2 };")
+    assert [each.line for each in problems(shop)] == [23]
+    edit(shop, "policy.cedar", "< 2", "> 2")
+    assert problems(shop) == []
+    edit(
+        shop, "policy.cedar", "when { context.facts.fraud_checked > 2 }", "unless { 2 <= context.facts.fraud_checked }"
+    )
+    assert [each.line for each in problems(shop)] == [23]
+
+
+def test_a_fact_of_a_rule_that_only_asks_is_no_problem(shop: Path) -> None:
+    edit(shop, "contract.yaml", "within: 8h", "within: 1h")
+    edit(shop, "policy.cedar", "@reason", '@hold("role:care-lead") @reason')
+    assert problems(shop) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "message"),
+    [
+        ("- name: x\n  tool: risk.check\n  args: {order: 1}\n  expect: deny\n", 0, ""),
+        ("- name: x\n  tool: risk.check\n  args: {order: 1}\n  expects: deny\n", 4, "key `expects` is not known"),
+        ("name: x\n", 1, "the file is not a list of cases"),
+        ("- name: x\n  tool: [\n", 3, ""),
+        ("- name: x\n  tool: risks.check\n  expect: deny\n", 1, "case `x`: tool `risks.check` is not known"),
+        ("\n- name: x\n  tool: risk.check\n  expect: deny\n", 2, "case `x`: no such call gets as far as policy"),
+        (
+            "- name: x\n  tool: risk.check\n  args: {order: 1}\n  facts: {fraud: true}\n  expect: deny\n",
+            1,
+            "case `x`: fact `fraud` is not declared",
+        ),
+    ],
+)
+def test_policy_tests_that_can_not_be_run_are_problems_and_those_that_fail_are_not(
+    shop: Path, table: str, line: int, message: str
+) -> None:
+    (shop / "contracts/refunds/policy_tests.yaml").write_text(table)
+    found = [each for each in problems(shop) if each.message.startswith(message)]
+    assert [(each.file, each.line) for each in found] == (
+        [("contracts/refunds/policy_tests.yaml", line)] if line else []
+    )
+
+
 def test_policies_may_be_about_models(shop: Path) -> None:
     edit(
         shop,
@@ -1533,7 +1700,7 @@ contracts/refunds/contract.yaml:5: warning: originals are kept for `30d`, less t
   keep them `183d` or longer, unless the law asks for less
 contracts/refunds/contract.yaml:16: tool `payment.refund` is not known
   did you mean `payments.refund`? tools in reach: orders.read, orders.update, payments.refund, risk.check
-1 problem, 1 warning; nothing was changed"""
+1 problem, 1 warning"""
     )
     assert json.loads(render_json(problems(shop))) == {
         "problems": [

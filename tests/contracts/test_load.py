@@ -162,7 +162,7 @@ def test_with_the_tools_every_rule_is_applied_without_them_those_that_need_none(
     replace(f"{CONTRACT}/contract.yaml", "notes.search", "notes.find")(folder)
     load_contract(folder / CONTRACT, project)
     with pytest.raises(
-        ProjectInvalid, match=r"contracts/keep-notes/contract\.yaml:10: tool `notes\.find` is not known"
+        ProjectInvalid, match=r"contracts/keep-notes/contract\.yaml:11: tool `notes\.find` is not known"
     ):
         load_contract(folder / CONTRACT, project, project_tools(project))
     replace(f"{CONTRACT}/contract.yaml", "queue:desk", "queue:office")(folder)

@@ -86,3 +86,17 @@ def test_changing_an_editors_schema_changes_nothing_that_is_checked() -> None:
     project_schema()["$defs"].clear()
     assert strict_schema(Contract)["$defs"]
     assert strict_schema(ProjectFile)["$defs"]
+
+
+def test_what_is_only_recorded_says_so() -> None:
+    defs = contract_schema()["$defs"]
+    for name, key in (
+        ("Contract", "retention"),
+        ("Contract", "slo"),
+        ("Contract", "success"),
+        ("Success", "metric"),
+        ("EscalateWhen", "data_missing"),
+    ):
+        assert "ecorded" in defs[name]["properties"][key]["description"], f"{name}.{key}"
+    assert "`auto`" in defs["Action"]["properties"]["autonomy"]["description"]
+    assert "`auto`: Carried out" in defs["Autonomy"]["description"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from remit.contracts.document import Document
-from remit.contracts.files import POLICY_FILE
+from remit.contracts.files import POLICY_FILE, POLICY_TESTS_FILE
 from remit.contracts.load import ReadContract, read_contract
 from remit.contracts.model import Contract
 from remit.contracts.problems import Problem, Severity, errors, ordered, render, render_json
@@ -70,7 +70,7 @@ def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
     folders = contract_folders(folder)
     for contract in folders:
         found = read_contract(contract, folder, known, specs)
-        problems.extend([*found.problems, *_policy_problems(found, specs)])
+        problems.extend([*found.problems, *_policy_problems(contract, found, specs)])
     if not folders:
         message = f"there is no contract in `{CONTRACTS}/`"
         hint = "run `remit init`, or write one: `remit schema contract` prints what may stand in it"
@@ -87,7 +87,7 @@ def project_tools(project: Project) -> Tools:
 def check_contract(folder: Path, project: Project, tools: Tools) -> list[Problem]:
     """Every problem of one contract of a sound project."""
     found = read_contract(folder, project.folder, Known.of(project), tools)
-    return ordered([*found.problems, *_policy_problems(found, tools)])
+    return ordered([*found.problems, *_policy_problems(folder, found, tools)])
 
 
 def _tools_are_named(document: Document, problems: list[Problem]) -> bool:
@@ -124,29 +124,35 @@ def _models(contract: Contract) -> dict[str, ToolSpec]:
     }
 
 
-def _policy_problems(found: ReadContract, tools: Tools | None) -> list[Problem]:
-    """What is wrong with the policy, judged against the tools' schemas; nothing where these are not all known."""
+def _policy_problems(folder: Path, found: ReadContract, tools: Tools | None) -> list[Problem]:
+    """What is wrong with the policy and its tests, judged against the tools' schemas; nothing where one is not known."""
     # Cedar takes a while to import, and a contract that is wrong in itself does without.
-    from remit.policy.decision import problems
+    from remit.contracts.rules_policy import facts_outlast_approvals, holds_name_roles_that_are_held
+    from remit.policy.compile import check
+    from remit.policy.policy_tests import policy_test_problems
 
-    contract, policy = found.subject.for_policy(), found.files.policy
-    if contract is None or policy is None or tools is None or not found.subject.tools_are_known:
+    subject, policy = found.subject, found.files.policy
+    contract = subject.for_policy()
+    if contract is None or policy is None or tools is None or not subject.tools_are_known:
         return []
-    document = found.subject.document
+    home = subject.document.file.rpartition("/")[0]
+    specs = {**tools, **_models(contract)}
+    checked = check(contract, specs, policy)
     # What the compiler has against the contract itself, the rules have said already, with a line.
     is_sound = not errors(found.problems)
-    file = f"{document.file.rpartition('/')[0]}/{POLICY_FILE}"
-    try:
-        wrong = problems(contract, {**tools, **_models(contract)}, policy)
-    except ConfigError as error:
-        return [document.problem((), error.message)] if is_sound else []
-    return [
+    problems = [
         Problem(
-            file=file if each.line else document.file,
+            file=f"{home}/{POLICY_FILE}" if each.line else subject.document.file,
             line=each.line or 1,
             message=each.message,
             suggestion=each.suggestion,
         )
-        for each in wrong
+        for each in checked.problems
         if each.line or is_sound
     ]
+    problems += holds_name_roles_that_are_held(subject, checked, f"{home}/{POLICY_FILE}")
+    problems += facts_outlast_approvals(subject, contract, checked)
+    tests = folder / POLICY_TESTS_FILE
+    if tests.exists():
+        problems += policy_test_problems(tests, f"{home}/{POLICY_TESTS_FILE}", contract, specs)
+    return problems

@@ -26,6 +26,7 @@ from remit.values import Json, ValueRefused, show_path
 
 CONTRACT_FILE: Final = "contract.yaml"
 POLICY_FILE: Final = "policy.cedar"
+POLICY_TESTS_FILE: Final = "policy_tests.yaml"
 WORKFLOW_FILE: Final = "workflow.py"
 PROMPTS: Final = "prompts"
 _NOT_CODE: Final = frozenset({"evals", "__pycache__"})

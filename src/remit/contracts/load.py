@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import jsonschema_rs
 import msgspec
@@ -17,6 +17,7 @@ from remit.contracts.files import CONTRACT_FILE, ContractFiles, Place, read_file
 from remit.contracts.model import Contract, JsonSchema
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, errors, quoted
 from remit.contracts.rules import contract_problems
+from remit.contracts.rules_input import untrusted_input_is_there
 from remit.contracts.subject import Known, Subject, entry_point, rule_names
 from remit.contracts.wording import check_shape
 from remit.contracts.yaml_lines import parse_yaml
@@ -115,8 +116,8 @@ def _plain(value: Any) -> Json:
         return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in children(value)}
-    if isinstance(value, list):
-        return [_plain(item) for _, item in children(value)]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("Sequence[Any]", value)]
     return msgspec.to_builtins(value)
 
 
@@ -189,6 +190,7 @@ def read_contract(folder: Path, project: Path, known: Known, tools: Mapping[str,
         *files.problems,
         *place.problems,
         *contract_problems(subject),
+        *(untrusted_input_is_there(subject, schemas["input"]) if "input" in schemas else ()),
     ]
     return ReadContract(subject=subject, files=files, schemas=schemas, problems=tuple(problems))
 

@@ -20,6 +20,9 @@ Amount = Annotated[
 Count = Annotated[int, Meta(ge=0)]
 Role = Annotated[str, Meta(pattern=r"^role:[a-z][a-z0-9-]*$", description="`role:it-lead`")]
 QueueName = Annotated[str, Meta(pattern=r"^queue:[a-z][a-z0-9-]*$", description="`queue:service-desk`")]
+InputPath = Annotated[
+    str, Meta(pattern=r"^[^.\s]+(\.[^.\s]+)*$", description="`text`, `lines.*.note`; names with dots between them")
+]
 FactPath = Annotated[str, Meta(pattern=r"^args(\.[A-Za-z_][A-Za-z0-9_]*)+$", description="`args.order`")]
 
 
@@ -43,6 +46,7 @@ class Autonomy(StrEnum):
     APPROVE = "approve"
     """A person approves each call (or those above a threshold)."""
     AUTO = "auto"
+    """Carried out without asking anybody, as far as grants, policy and limits let it."""
 
 
 class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -196,6 +200,11 @@ class Contract(Base, frozen=True, kw_only=True):
     region: str | None = None
     input: str
     """Path of a JSON Schema, relative to the contract."""
+    untrusted_input: tuple[InputPath, ...] = ()
+    """The parts of a request that others wrote (a ticket's text, a mail): dotted paths, `*` for the items of a list.
+
+    What stands only there is labelled `untrusted:request`; the rest of a request is its user's and is trusted.
+    """
     output: str
     actions: list[Action]
     models: dict[str, ModelBinding] = field(default_factory=dict[str, ModelBinding])

@@ -62,7 +62,7 @@ def render(problems: Sequence[Problem]) -> str:
     wrong = len(errors(found))
     warned = len(found) - wrong
     counts = [_plural(n, noun) for n, noun in ((wrong, "problem"), (warned, "warning")) if n]
-    lines.append(f"{', '.join(counts)}; nothing was changed")
+    lines.append(", ".join(counts))
     return "\n".join(lines)
 
 

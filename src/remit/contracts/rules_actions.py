@@ -12,7 +12,7 @@ from remit.contracts.model import Action, Autonomy
 from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.quantities import amount
 from remit.contracts.subject import Subject
-from remit.tools.registry import nodes_at
+from remit.tools.schemas import nodes_at
 from remit.tools.spec import Effect, ToolSpec
 from remit.values import Path
 

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from remit.contracts.model import Fact
 from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.subject import Subject
-from remit.tools.registry import nodes_at
+from remit.tools.schemas import nodes_at
 from remit.values import Path
 
 KINDS: Final = ("seen", "count", "sum", "last")

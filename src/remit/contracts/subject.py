@@ -111,6 +111,7 @@ class Subject:
         self.author: str | None = values.get("author")
         self.tenant: str | None = values.get("tenant")
         self.region: str | None = values.get("region")
+        self.untrusted_input: tuple[str, ...] = values.get("untrusted_input", ())
         self.actions: list[Action] = values.get("actions", [])
         self.models: dict[str, ModelBinding] = values.get("models", {})
         self.facts: dict[str, Fact] = values.get("facts", {})

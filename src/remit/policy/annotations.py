@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -135,6 +135,17 @@ class Rule:
         for clause in self.template.clauses:
             found = joined(found, _reads(clause.expr, variable))
         return found
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The facts that must stay so: a rule that needs one can come to fire when it is no longer told.
+
+        Facts themselves are followed, whether they are there, and whether they are large enough; what else a rule makes
+        of a fact is left out.
+        """
+        clauses = self.template.clauses
+        found = [_needed(clause.expr, wanted=isinstance(clause, pst.Unless)) for clause in clauses]
+        return frozenset[str]().union(*found)
 
 
 def read_rules(text: str) -> tuple[tuple[Rule, ...], tuple[PolicyProblem, ...]]:
@@ -318,3 +329,28 @@ def _parts(expr: pst.Expr) -> tuple[pst.Expr, ...]:
             return tuple(fields.values())
         case pst.Var() | pst.Slot() | pst.BoolLit() | pst.LongLit() | pst.StringLit() | pst.EntityLit():
             return ()
+
+
+# What a rule needs
+
+_FALLS: Mapping[str, bool] = {
+    **dict.fromkeys(("greater", "greater_eq", "decimal_greater", "decimal_greater_eq"), True),
+    **dict.fromkeys(("less", "less_eq", "decimal_less_than", "decimal_less_eq"), False),
+}
+"""Comparisons, and whether it is their left side that must not fall."""
+
+
+def _needed(expr: pst.Expr, *, wanted: bool) -> frozenset[str]:
+    """The facts without which an expression can't stay as it is wanted, true or false."""
+    match expr:
+        case pst.UnaryOp("not", arg):
+            return _needed(arg, wanted=not wanted)
+        case pst.BinaryOp("and" | "or", left, right) | pst.IfThenElse(_, left, right):
+            return _needed(left, wanted=wanted) | _needed(right, wanted=wanted)
+        case pst.BinaryOp("eq", left, pst.BoolLit(value)):
+            return _needed(left, wanted=wanted is value)
+        case pst.BinaryOp(op, left, right) if op in _FALLS:
+            return _needed(left if _FALLS[op] is wanted else right, wanted=True)
+        case _:
+            path = _path(expr, "context")
+            return frozenset({path[1]}) if wanted and path and len(path) == 2 and path[0] == "facts" else frozenset()

@@ -34,6 +34,9 @@ from remit.policy.cedar_schema import (
 from remit.policy.facts import Reads
 from remit.tools.spec import ToolSpec
 
+USUAL_WITHIN_MS = 4 * 3_600_000
+"""How long the question of a hold stands where neither the rule nor the contract says it."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _Path = tuple[str, ...]
 _KEYWORDS = frozenset({"if", "then", "else", "in", "is", "like", "has", "true", "false", "__cedar"})
@@ -286,10 +289,11 @@ def _has(base: str, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A contract's policy: its actions compiled, all of its rules, and what is wrong with them."""
+    """A contract's policy: its actions compiled, all of its rules, those of its own file, and what is wrong with them."""
 
     compiled: Compiled | None
     rules: tuple[Rule, ...]
+    own: tuple[Rule, ...]
     problems: tuple[PolicyProblem, ...]
 
 
@@ -305,7 +309,7 @@ def check(contract: Contract, tools: Mapping[str, ToolSpec], policy_text: str) -
     except ConfigError as error:
         found += [PolicyProblem(line=0, message=line) for line in error.message.splitlines()]
         compiled, made = None, ()
-    return Checked(compiled=compiled, rules=(*made, *own), problems=tuple(sorted(dict.fromkeys(found))))
+    return Checked(compiled=compiled, rules=(*made, *own), own=own, problems=tuple(sorted(dict.fromkeys(found))))
 
 
 def _type_problems(rules: Sequence[Rule], compiled: Compiled) -> Iterator[PolicyProblem]:

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import field
 
 from remit.contracts.document import Document, Unreadable, read_text
-from remit.contracts.model import Base
+from remit.contracts.model import Base, Contract
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, quoted
 from remit.contracts.quantities import amount
 from remit.contracts.wording import check_shape
@@ -40,7 +40,7 @@ from remit.policy.decision import (
     Undecided,
 )
 from remit.policy.facts import Facts
-from remit.tools.registry import nodes_at
+from remit.tools.schemas import nodes_at
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, ValueRefused, show_path
 
@@ -90,14 +90,35 @@ class CaseResult:
 
 def run_policy_tests(path: Path, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> list[CaseResult]:
     """Decide every case of the file. Raises `ProjectInvalid` where the file itself is wrong."""
-    try:
-        document = parse_yaml(read_text(path, path.name), path.name)
-    except Unreadable as error:
-        raise ProjectInvalid([error.problem]) from error
-    cases, problems = _read(document)
+    cases, problems = _load(path, path.name)
     if problems:
         raise ProjectInvalid(problems)
-    return [_run(case, document.line((number,)), policy, tools) for number, case in enumerate(cases)]
+    return [_run(case, line, policy, tools) for case, line in cases]
+
+
+def policy_test_problems(path: Path, file: str, contract: Contract, tools: Mapping[str, ToolSpec]) -> list[Problem]:
+    """What is wrong with the file and with cases that can't be decided; `file` is what problems call it.
+
+    Whether a case comes out as it should is for `run_policy_tests` to say.
+    """
+    cases, problems = _load(path, file)
+    for case, line in cases:
+        message = _malformed(case, contract, tools)
+        if message:
+            what, _, hint = message.partition("; ")
+            message = f"case {quoted(case.name)}: {what}"
+            problems.append(Problem(file=file, line=line, message=message, suggestion=hint))
+    return problems
+
+
+def _load(path: Path, file: str) -> tuple[list[tuple[Case, int]], list[Problem]]:
+    """The cases of the file, each with its line; none where the file itself is wrong."""
+    try:
+        document = parse_yaml(read_text(path, file), file)
+    except Unreadable as error:
+        return [], [error.problem]
+    cases, problems = _read(document)
+    return [(case, document.line((number,))) for number, case in enumerate(cases)], problems
 
 
 def _read(document: Document) -> tuple[list[Case], list[Problem]]:
@@ -130,20 +151,28 @@ def _at_us(at: str | None) -> int:
     return int(moment.timestamp()) * 10**6 + moment.microsecond
 
 
-def _run(case: Case, line: int, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> CaseResult:
+def _malformed(case: Case, contract: Contract, tools: Mapping[str, ToolSpec]) -> str:
+    """Why no such call can be decided; empty where it can."""
     spec = tools.get(case.tool)
     if spec is None:
-        hint = did_you_mean(case.tool, tools, "tools")
-        return _undone(case, line, f"tool {quoted(case.tool)} is not known; {hint}")
-    args = cast("dict[str, Json]", _numbers(case.args, spec))
-    error = next(iter(spec.input_validator.iter_errors(args)), None)
+        return f"tool {quoted(case.tool)} is not known; {did_you_mean(case.tool, tools, 'tools')}"
+    error = next(iter(spec.input_validator.iter_errors(_numbers(case.args, spec))), None)
     if error is not None:
         place = quoted(show_path(tuple(error.instance_path)))
-        return _undone(case, line, f"no such call gets as far as policy: {place}: {error.message}")
-    unknown = [name for name in case.facts if name not in policy.contract.facts]
+        return f"no such call gets as far as policy: {place}: {error.message}"
+    unknown = [name for name in case.facts if name not in contract.facts]
     if unknown:
-        hint = did_you_mean(unknown[0], policy.contract.facts, "declared facts")
-        return _undone(case, line, f"fact {quoted(unknown[0])} is not declared; {hint}")
+        hint = did_you_mean(unknown[0], contract.facts, "declared facts")
+        return f"fact {quoted(unknown[0])} is not declared; {hint}"
+    return ""
+
+
+def _run(case: Case, line: int, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> CaseResult:
+    malformed = _malformed(case, policy.contract, tools)
+    if malformed:
+        return _undone(case, line, malformed)
+    spec = tools[case.tool]
+    args = cast("dict[str, Json]", _numbers(case.args, spec))
     facts = _facts(case, spec, args, policy)
     try:
         decision = policy.decide(facts).decision
