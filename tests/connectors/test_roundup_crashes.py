@@ -94,10 +94,10 @@ async def file_issue(intake: RoundupClient) -> int:
     return (await intake.create(fields | usual, uuid.uuid4().hex)).issue
 
 
-async def outcome_of(folder: Path, key: str) -> tuple[str, list[str]]:
+async def outcome_of(folder: Path, key: str, request: dict[str, int]) -> tuple[str, list[str]]:
     """How the run of a request ended, and the writes that completed in it."""
     async with Remit(folder) as remit:
-        run = await remit.engine.open("sorting", {"issue": 1, "original": 2}, request_key=key)
+        run = await remit.engine.open("sorting", request, request_key=key)
         events = remit.journal.reader.events(run)
     completed = [event.body["tool"] for event in events if event.type is EventType.CALL_COMPLETED]
     return events[-1].header.verdict, completed
@@ -116,7 +116,7 @@ async def test_no_write_to_the_tracker_is_lost_or_doubled(
         assert killed == -signal.SIGKILL
         assert await asyncio.to_thread(in_a_process, desk, "sorting", requests, later_us=LATER_US) == 0
 
-        assert await outcome_of(desk, key) == ("completed", list(WRITES))
+        assert await outcome_of(desk, key, requests[key]) == ("completed", list(WRITES))
         found = await agent.read(issue)
         assert (found.category, found.priority, found.status) == ("network", "high", "duplicate")
         assert found.superseder == (original,)

@@ -26,6 +26,7 @@ from faulty_http import (
 
 from remit.connectors.roundup.transport import parse_retry_after
 from remit.errors import OutcomeUnknown, ToolFailed
+from remit.tools.spec import ANSWERED
 
 ISSUE = '{"data": {"id": "1", "attributes": {"messages": []}, "@etag": "\\"0123456789abcdef0123456789abcdef\\""}}'
 NO_MESSAGES = '{"data": {"collection": [], "@total_size": 0}}'
@@ -103,6 +104,18 @@ async def test_a_fault_of_the_tracker_leaves_a_change_unknown_and_a_read_repeata
         assert isinstance(failure, ToolFailed)
         assert (failure.code, failure.retryable) == ("unavailable", True)
         assert isinstance(await failing(client, writing), OutcomeUnknown)
+
+
+@pytest.mark.anyio
+async def test_a_fault_that_the_tracker_tells_itself_ends_the_request_and_any_other_may_not() -> None:
+    exception = refusal(400, "Tue: An error occurred. Please check the server log for more information.")
+    own = [answer(500, refusal(500, "boom")), answer(400, exception)]
+    others = [answer(502, refusal(502, "boom")), answer(500, "<html>sorry</html>"), answer(408, "{}"), cut]
+    async with faulty(*own, *others) as server, connect(server.url) as client:
+        told = [await failing(client, writing) for _ in (*own, *others)]
+    assert all(isinstance(failure, OutcomeUnknown) for failure in told)
+    assert [failure.code for failure in told] == [ANSWERED] * 2 + ["outcome_unknown"] * 4
+    assert told[0].message == "`PATCH issue/1` was answered with 500: boom"
 
 
 @pytest.mark.anyio

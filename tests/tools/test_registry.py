@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.errors import ConfigError
-from remit.tools.registry import load_tools, nodes_at, problems_of
+from remit.tools.registry import load_tools, problems_of
 from remit.tools.spec import Effect, Idempotency, Tool, ToolContext, ToolSpec
 from remit.values import Json
 
@@ -171,19 +171,3 @@ def test_tools_made_by_hand_are_held_to_the_same_rules(spec: ToolSpec, message: 
     assert list(problems_of(HAND_MADE)) == []
     assert spec.idempotency is Idempotency.NONE
     assert message in "\n".join(problems_of(replace(HAND_MADE, spec=spec)))
-
-
-def test_paths_lead_through_lists_and_alternatives() -> None:
-    amount = {"type": "string"}
-    line = {"type": "object", "properties": {"amount": amount}}
-    schema = {
-        "type": "object",
-        "properties": {
-            "lines": {"anyOf": [{"type": "array", "items": line}, {"type": "null"}]},
-            "free": {"type": "object", "additionalProperties": amount},
-        },
-    }
-    assert nodes_at(schema, "lines.*.amount") == [amount]
-    assert nodes_at(schema, "lines.amount") == []
-    assert nodes_at(schema, "free.amount") == []
-    assert nodes_at(schema, "") == []

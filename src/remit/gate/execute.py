@@ -1,34 +1,56 @@
 """9 and 10. Execute and verify after: the one place that calls a tool, and what can be said of it afterwards.
 
 A failure that certainly did not happen may be tried again, as the tool's retry rule says. Whatever may have happened
-is never tried blindly: with the same key where that is safe, else by reading back, else it stays unknown.
+is never tried blindly: with the same key where that is safe, else by reading back, else it stays unknown. To read back
+that it has not happened settles the matter only once nobody is at work on it any more: a server that did not answer in
+time, and a thread, go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Awaitable, Callable
+from traceback import format_exception
+from typing import TypeVar, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from remit.errors import OutcomeUnknown, ToolError, ToolFailed
 from remit.gate.call import Call, RunState
 from remit.gate.context import ToolContexts
 from remit.gate.verdicts import Completed, Failed, Unknown
-from remit.tools.spec import Happened, Idempotency, Tool, ToolContext, Usage
-from remit.values import Json, ValueRefused, leaves
+from remit.tools.source import place_of
+from remit.tools.spec import ANSWERED, Happened, Idempotency, Tool, ToolContext, Usage
+from remit.values import Json, ValueRefused, decode, encode, leaves
 
 Carried = Completed | Failed | Unknown
 CrashPoint = Callable[[str], None]
 """Called with the name of each point at which a crash is worth trying; does nothing but in tests."""
 
+_MESSAGE = 300
+"""How many characters are shown of a message that nobody wrote for this place."""
+
+_log = logging.getLogger("remit")
+_T = TypeVar("_T")
+
 
 class _Doubt(msgspec.Struct, frozen=True, kw_only=True):
-    """The call may have happened; `message` says why nobody knows."""
+    """The call may have happened; `message` says why nobody knows.
+
+    `ended`: nobody is at work on it any more, so that what reading back does not find will not come.
+    `running`: its own thread is, here, so that it must not be tried again meanwhile.
+    """
 
     message: str
+    ended: bool = False
+    running: bool = False
+
+
+class _StillRunning(Exception):
+    """The tool did not end when it was told to, nor in the time that it was given for that."""
 
 
 class Executor:
@@ -46,82 +68,215 @@ class Executor:
         tool = call.tool
         assert tool is not None
         context = self._contexts.make(call, run)
-        for attempt in range(1, tool.spec.retry.attempts + 1):
-            again = attempt < tool.spec.retry.attempts
+        attempt = 0
+        while True:
+            attempt += 1
             self._crash_point("before_effect")
-            tried = await self._try(tool, context, call)
+            tried = await self._try(call, run, context)
             self._crash_point("after_effect")
             if isinstance(tried, _Doubt):
-                tried = await self.settle(call, context, tried.message)
-                if isinstance(tried, ToolFailed) and tried.code == "outcome_in_doubt":
-                    doubt = doubt or tried.message
+                tried = await self._settle(call, run, context, tried)
             match tried:
                 case Completed() | Unknown():
                     return tried
-                case ToolFailed() if again and tried.retryable:
-                    await asyncio.sleep(_wait_s(tool, attempt, tried.retry_after_ms))
-                case ToolFailed() if doubt:
-                    # The last attempt was refused; that an earlier one had its effect is not ruled out by that.
-                    return Unknown(code="outcome_unknown", message=f"{doubt}; then: {tried.message}")
+                case _Doubt():
+                    doubt, again, asked_ms = tried.message, True, None
                 case ToolFailed():
-                    return Failed(code=tried.code, message=tried.message)
+                    again, asked_ms = tried.retryable, tried.retry_after_ms
                 case never:
                     assert_never(never)
-        raise AssertionError("the last attempt always returns")
+            if not again or attempt == tool.spec.retry.attempts:
+                return await self._give_up(call, run, context, tried, doubt)
+            await asyncio.sleep(_wait_s(tool, attempt, asked_ms))
 
     async def recover(self, call: Call, run: RunState) -> Carried:
-        """What became of a dispatched call whose outcome was never recorded; where that is safe, it is done (again)."""
-        context = self._contexts.make(call, run)
-        assert call.tool is not None
-        if call.tool.spec.is_pure_read:
-            return await self.carry_out(call, run)
-        settled = await self.settle(call, context, "the worker stopped before the outcome was recorded")
-        if not isinstance(settled, ToolFailed):
-            return settled
-        return await self.carry_out(call, run, doubt=settled.message if settled.code == "outcome_in_doubt" else "")
+        """What became of a dispatched call whose outcome was never recorded; where that is safe, it is done (again).
 
-    async def settle(self, call: Call, context: ToolContext, doubt: str) -> Completed | Unknown | ToolFailed:
-        """Read back where the tool can, or say that the same key makes another attempt safe, or leave it unknown."""
+        Its worker is gone, but what it has sent may still be worked on. Where another attempt is safe, that does not
+        matter, and the doubt is kept. Elsewhere a read-back that says no is believed once the call is over: after as
+        long as its worker could have gone on with it and, once more, its time-out, which says how long a call takes.
+        No sign speaks against that here, unlike after a time-out. It does not hold for a worker that stood still
+        between its record and its call for longer than that, nor for a server that outlasts the time-out by itself;
+        against these only a key helps (`Idempotency.KEYED`), or a `reconcile` that answers `UNCLEAR` instead of `NO`.
+        """
         tool = call.tool
         assert tool is not None
-        if tool.reconcile is None:
-            if tool.spec.idempotency in (Idempotency.SAFE, Idempotency.KEYED):
-                return ToolFailed(doubt, code="outcome_in_doubt", retryable=True)
-            return Unknown(code="outcome_unknown", message=doubt)
-        try:
-            found = await self._contexts.within_timeout(tool, tool.reconcile(context, call.args))
-        except (ToolError, TimeoutError) as error:
-            return Unknown(code="outcome_unknown", message=f"{doubt}; reading back failed: {_say(error)}")
-        except Exception as error:  # noqa: BLE001 - the boundary: a read that breaks has told nothing
-            return Unknown(code="outcome_unknown", message=f"{doubt}; reading back broke: {type(error).__name__}")
-        match found.happened:
-            case Happened.YES:
-                return _checked(tool, found.result)
-            case Happened.NO:
-                return ToolFailed(doubt, code="not_done", retryable=True)
-            case Happened.UNCLEAR:
-                return Unknown(code="outcome_unknown", message=f"{doubt}; reading back did not tell")
+        if tool.spec.is_pure_read:
+            return await self.carry_out(call, run)
+        doubt = _Doubt(message="the worker stopped before the outcome was recorded")
+        if tool.spec.idempotency is Idempotency.NONE and tool.reconcile is not None:
+            await asyncio.sleep(_left_s(tool, run.clock() - call.at_us))
+            doubt = replace(doubt, ended=True)
+        settled = await self._settle(call, run, self._contexts.make(call, run), doubt)
+        match settled:
+            case Completed() | Unknown():
+                return settled
+            case _Doubt():
+                return await self.carry_out(call, run, doubt=settled.message)
+            case ToolFailed():
+                return await self.carry_out(call, run)
             case never:
                 assert_never(never)
 
-    async def _try(self, tool: Tool, context: ToolContext, call: Call) -> Completed | ToolFailed | _Doubt | Unknown:
+    async def _give_up(
+        self, call: Call, run: RunState, context: ToolContext, last: ToolFailed | _Doubt, doubt: str
+    ) -> Carried:
+        """The last word on a call that is not tried any more. `doubt`: of any earlier attempt."""
+        if isinstance(last, _Doubt):
+            return Unknown(code="outcome_unknown", message=last.message)
+        if not doubt:
+            return Failed(code=_plain(last.code), message=_plain(last.message))
+        # The last attempt was refused, perhaps because an earlier one had its effect in the meantime.
+        late = _Doubt(message=f"{doubt}; then: {_plain(last.message)}")
+        settled = await self._settle(call, run, context, late)
+        if isinstance(settled, Completed | Unknown):
+            return settled
+        return Unknown(code="outcome_unknown", message=settled.message)
+
+    async def _settle(
+        self, call: Call, run: RunState, context: ToolContext, doubt: _Doubt
+    ) -> Completed | Unknown | ToolFailed | _Doubt:
+        """Read back where the tool can. What then is still a doubt may be tried again; `ToolFailed`: it did not happen."""
+        tool = call.tool
+        assert tool is not None
+        may_repeat = tool.spec.idempotency is not Idempotency.NONE and not doubt.running
+        unknown = Unknown(code="outcome_unknown", message=doubt.message)
+        if tool.reconcile is None:
+            return doubt if may_repeat else unknown
+        reconcile, args = tool.reconcile, encode(call.args)
+        try:
+            found = await patiently(
+                tool, lambda: self._contexts.within_timeout(tool, reconcile(context, decode(args)))
+            )
+            happened = Happened(found.happened)
+        except (ToolError, TimeoutError) as error:
+            return replace(unknown, message=f"{doubt.message}; reading back failed: {say(error)}")
+        except Exception as error:  # noqa: BLE001 - the boundary: a read that breaks has told nothing
+            return replace(unknown, message=f"{doubt.message}; reading back broke: {broke(error, reconcile, run)}")
+        match happened:
+            case Happened.YES:
+                return _checked(tool, run, found.result)
+            case Happened.NO if doubt.ended:
+                return ToolFailed(
+                    f"{doubt.message}; read back: it did not happen", code="not_done", retryable=True
+                )
+            case Happened.NO:
+                message = f"{doubt.message}; read back: it had not happened by then"
+                return replace(doubt, message=message) if may_repeat else replace(unknown, message=message)
+            case Happened.UNCLEAR:
+                return replace(unknown, message=f"{doubt.message}; reading back did not tell")
+            case never:
+                assert_never(never)
+
+    async def _try(self, call: Call, run: RunState, context: ToolContext) -> Completed | ToolFailed | _Doubt:
+        tool = call.tool
+        assert tool is not None
         pure = tool.spec.is_pure_read
         try:
-            result = await self._contexts.within_timeout(tool, tool.function(context, call.args))
+            result = await _result_of(tool, context, call.args)
         except ToolFailed as error:
             return error
         except (OutcomeUnknown, TimeoutError) as error:
-            return ToolFailed(_say(error), code="no_answer", retryable=True) if pure else _Doubt(message=_say(error))
+            if pure:
+                return ToolFailed(say(error), code="no_answer", retryable=True)
+            return _Doubt(message=say(error), ended=getattr(error, "code", "") == ANSWERED)
+        except _StillRunning:
+            message = "no answer in time, and the tool can't be stopped; it is still running"
+            return ToolFailed(message, code="no_answer") if pure else _Doubt(message=message, running=True)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever a tool raises, the record goes on
-            message = f"the tool broke: {type(error).__name__}"
+            message = f"the tool broke: {broke(error, tool.function, run)}"
             return ToolFailed(message, code="tool_broke") if pure else _Doubt(message=message)
-        checked = _checked(tool, result)
+        checked = _checked(tool, run, result)
         if isinstance(checked, Unknown):
-            return ToolFailed(checked.message, code=checked.code) if pure else _Doubt(message=checked.message)
+            # It has returned, so that it has done whatever it did.
+            return ToolFailed(checked.message, code=checked.code) if pure else _Doubt(message=checked.message, ended=True)
         return checked
 
 
-def _checked(tool: Tool, result: Json) -> Completed | Unknown:
+async def _result_of(tool: Tool, context: ToolContext, args: Json) -> Json:
+    """The tool's result, which may still come in the time that it is given to end after its time-out.
+
+    Raises what the tool raises, `TimeoutError`, and `_StillRunning`. Cancelled, it waits in the same way, so that nobody
+    takes the call up while it is still worked on here.
+    """
+    patience_s = tool.spec.timeout_ms / 1000
+    # Arguments of its own: what a tool does to them shows neither in what is recorded nor in the next attempt.
+    task = asyncio.ensure_future(tool.function(context, decode(encode(args))))
+    late = False
+    try:
+        await asyncio.wait({task}, timeout=patience_s)
+    finally:
+        if not task.done():
+            late = True
+            task.cancel()
+            task.add_done_callback(_noticed)
+            await asyncio.wait({task}, timeout=patience_s)
+    if not task.done():
+        raise _StillRunning
+    if task.cancelled():
+        raise TimeoutError if late else OutcomeUnknown("the tool was cancelled from within")
+    return task.result()
+
+
+def _noticed(task: asyncio.Future[Json]) -> None:
+    """Nobody waits for this any more; its error is not to be reported as one that was overlooked."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def patiently(tool: Tool, read: Callable[[], Awaitable[_T]]) -> _T:
+    """What `read`, a read of the system of record, says; tried again as the tool's retry rule says, if that may help.
+
+    All attempts and waits together take no longer than a time-out for each attempt. Raises what the last one raised.
+    """
+    attempts = tool.spec.retry.attempts
+    loop = asyncio.get_running_loop()
+    until = loop.time() + attempts * tool.spec.timeout_ms / 1000
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await read()
+        except (ToolError, TimeoutError) as error:
+            asked_ms = error.retry_after_ms if isinstance(error, ToolFailed) else None
+            wait_s = _backoff_s(tool, attempt) if asked_ms is None else asked_ms / 1000
+            if attempt == attempts or not is_out_of_reach(error) or loop.time() + wait_s >= until:
+                raise
+        await asyncio.sleep(wait_s)
+
+
+def is_out_of_reach(error: ToolError | TimeoutError) -> bool:
+    """Whether a read failed because its answer did not come, so that it may come later."""
+    return error.retryable if isinstance(error, ToolFailed) else isinstance(error, OutcomeUnknown | TimeoutError)
+
+
+def say(error: ToolError | TimeoutError) -> str:
+    """What a tool's error says."""
+    return _plain(error.message) if isinstance(error, ToolError) else "no answer in time"
+
+
+def broke(error: Exception, function: Callable[..., object], run: RunState) -> str:
+    """`KeyError: 'x' at tools/desk.py:14`: what broke in a tool, and the innermost line of the tool's module.
+
+    The whole traceback goes to the log, without anything secret.
+    """
+    _log.error("run %s: %s", run.run, run.redactor.text(_plain("".join(format_exception(error)))))
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an error that can't even be shown has a type all the same
+        said = type(error).__name__
+    # Cut only after redaction, which does not know a half of a credential.
+    shown = run.redactor.text(_plain(said)).removesuffix(": ")[:_MESSAGE]
+    place = place_of(error, getattr(function, "__module__", ""))
+    return f"{shown} at {place}" if place else shown
+
+
+def _plain(text: object) -> str:
+    """What a tool says, as a text that can be recorded."""
+    return str(text).encode(errors="backslashreplace").decode()
+
+
+def _checked(tool: Tool, run: RunState, result: Json) -> Completed | Unknown:
     """The result, if it is acceptable JSON and meets the output schema."""
     try:
         for _ in leaves(result):
@@ -131,8 +286,9 @@ def _checked(tool: Tool, result: Json) -> Completed | Unknown:
     validator = tool.spec.output_validator
     if validator.is_valid(result):
         return Completed(result=result)
-    first = next(iter(validator.iter_errors(result)))
-    return Unknown(code="output_invalid", message=f"the answer does not meet the output schema: {first.message[:200]}")
+    # It may quote the answer, and the answer a credential: cut only after redaction, which does not know a half of one.
+    said = run.redactor.text(next(iter(validator.iter_errors(result))).message)[:_MESSAGE]
+    return Unknown(code="output_invalid", message=f"the answer does not meet the output schema: {said}")
 
 
 def usage_of(tool: Tool, result: Json) -> Usage | None:
@@ -144,12 +300,19 @@ def usage_of(tool: Tool, result: Json) -> Usage | None:
 
 def _wait_s(tool: Tool, attempt: int, asked_ms: int | None) -> float:
     """Exponential backoff with full jitter, or what the other side asked for."""
-    if asked_ms is not None:
-        return min(asked_ms, tool.spec.timeout_ms) / 1000
+    return _backoff_s(tool, attempt) if asked_ms is None else min(asked_ms, tool.spec.timeout_ms) / 1000
+
+
+def _backoff_s(tool: Tool, attempt: int) -> float:
     return random.uniform(0.5, 1) * tool.spec.retry.backoff_ms * 2 ** (attempt - 1) / 1000
 
 
-def _say(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return error.message if isinstance(error, ToolError) else type(error).__name__
+def _left_s(tool: Tool, since_us: int) -> float:
+    """How long a call that was decided `since_us` ago may still be worked on.
+
+    Of each attempt: its time-out, as long again for a thread, and a wait of at most as long or the backoff; in place of
+    the last wait the time that the other side may take.
+    """
+    retry = tool.spec.retry
+    span_s = (3 * retry.attempts * tool.spec.timeout_ms + retry.backoff_ms * 2 ** (retry.attempts - 1)) / 1000
+    return min(max(span_s - since_us / 1_000_000, 0), span_s)

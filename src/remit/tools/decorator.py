@@ -13,13 +13,11 @@ The name then stands for a `Tool`, which can't be called: only the gate's execut
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, cast, get_origin, get_type_hints
 
 import jsonschema_rs
@@ -28,7 +26,9 @@ from msgspec import inspect as types
 
 from remit.errors import OutcomeUnknown, ToolError, ToolFailed
 from remit.tools.docstring import Docstring, parse_docstring
-from remit.tools.registry import CEDAR_TYPES, closest, nodes_at, problems_of
+from remit.tools.registry import CEDAR_TYPES, closest, problems_of
+from remit.tools.schemas import nodes_at
+from remit.tools.source import digest_of
 from remit.tools.spec import (
     Compensation,
     Effect,
@@ -44,6 +44,7 @@ from remit.tools.spec import (
     ToolFunction,
     ToolSpec,
 )
+from remit.tools.threads import in_thread
 from remit.values import Json
 
 Schema = dict[str, Any]
@@ -102,6 +103,8 @@ def tool(
     name: str, *, effects: Collection[Effect], **options: Unpack[ToolOptions]
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Make a `Tool` of a typed function, `async` or not; one that is not runs in a worker thread.
+
+    A thread can't be stopped: a plain function that takes longer than its time-out is waited for as long again.
 
     A first parameter annotated `ToolContext` is handed in by the gate and is no part of the schema. Arguments
     arrive validated and are converted to the annotated types without coercion; the result is turned into
@@ -389,7 +392,7 @@ def _lower(text: str) -> str:
 
 def _adapter(signature: _Signature, function: Callable[..., Any], unusable: type[ToolError]) -> ToolFunction:
     """The function as the executor calls it. `unusable` is raised for a result that has no JSON form."""
-    call = _asynchronous(function)
+    call = function if inspect.iscoroutinefunction(function) else in_thread(function)
 
     async def run(ctx: ToolContext, args: Mapping[str, Json]) -> Json:
         arguments = _bind(signature, args)
@@ -399,13 +402,9 @@ def _adapter(signature: _Signature, function: Callable[..., Any], unusable: type
         except TypeError as error:
             raise unusable(f"the result has no JSON form: {_lower(str(error))}", code="result_invalid") from error
 
+    # Where it breaks is looked for in the module that declares it.
+    run.__module__ = function.__module__
     return run
-
-
-def _asynchronous(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    if inspect.iscoroutinefunction(function):
-        return function
-    return partial(asyncio.to_thread, function)
 
 
 def _locator(locate: Locate, kind: str, attributes: Mapping[str, str]) -> Locate:
@@ -420,6 +419,7 @@ def _locator(locate: Locate, kind: str, attributes: Mapping[str, str]) -> Locate
             raise ToolFailed(f"`locate` found {what}, which is not as declared", code="resource_invalid")
         return found
 
+    run.__module__ = locate.__module__
     return run
 
 
@@ -454,6 +454,7 @@ def _build(name: str, effects: frozenset[Effect], options: ToolOptions, function
         locate=None if locate is None else _locator(locate, spec.resource_kind, spec.resource_attributes),
         reconcile=options.get("reconcile"),
         compensation=options.get("compensation"),
+        source=digest_of(function.__globals__),
     )
     _forbid_negative(spec)
     for problem in problems_of(built):

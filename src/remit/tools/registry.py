@@ -9,18 +9,17 @@ import re
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, MappingProxyType, ModuleType
-from typing import Any, cast
+from types import MappingProxyType, ModuleType
 
 import jsonschema_rs
 
 from remit.errors import ConfigError
+from remit.tools.schemas import Schema, nodes_at, paths, walk
+from remit.tools.source import FileLoader, source_digest
 from remit.tools.spec import TOOL_NAME, Effect, Idempotency, Tool, ToolSpec
-
-Schema = Mapping[str, Any]
 
 CEDAR_TYPES: Mapping[type, str] = MappingProxyType({str: "String", int: "Long", bool: "Bool"})
 """What an attribute of a resource may be, and the name of that type in Cedar's schemas."""
@@ -36,58 +35,6 @@ def closest(name: str, known: Collection[str]) -> str:
     if near:
         return f"; did you mean `{near[0]}`?"
     return f"; there are {', '.join(f'`{each}`' for each in sorted(known))}" if known else ""
-
-
-# Paths into schemas
-
-
-def nodes_at(schema: Schema, path: str) -> list[dict[str, Any]]:
-    """The sub-schemas that a dotted path leads to, `*` being any list index; empty where it leads nowhere."""
-    nodes = _branches(schema)
-    for part in path.split("."):
-        nodes = [branch for node in nodes for child in _children(node, part) for branch in _branches(child)]
-    return nodes
-
-
-def _branches(node: Schema) -> list[dict[str, Any]]:
-    """A node and the alternatives or parts that it is made of, whose paths are paths of the whole."""
-    parts = [
-        branch for word in ("anyOf", "oneOf", "allOf") for each in node.get(word, ()) for branch in _branches(each)
-    ]
-    return [cast("dict[str, Any]", node), *parts] if "type" in node or not parts else parts
-
-
-def _children(node: Schema, part: str) -> Iterator[Schema]:
-    if part == "*":
-        if isinstance(node.get("items"), Mapping):
-            yield node["items"]
-        yield from node.get("prefixItems", ())
-    elif part in node.get("properties", {}):
-        yield node["properties"][part]
-
-
-def _paths(schema: Schema, prefix: str = "") -> Iterator[str]:
-    """Every path of a schema, for suggestions."""
-    for node in _branches(schema):
-        for part in [*node.get("properties", {}), *(["*"] if node.get("type") == "array" else [])]:
-            yield prefix + part
-            for child in _children(node, part):
-                yield from _paths(child, f"{prefix}{part}.")
-
-
-def _walk(schema: Any, place: str) -> Iterator[tuple[str, Schema]]:
-    if isinstance(schema, Mapping):
-        node = cast("Schema", schema)
-        yield place, node
-        for name, child in node.get("properties", {}).items():
-            yield from _walk(child, f"{place}.{name}")
-        for keyword in ("items", "additionalProperties", "anyOf", "oneOf", "allOf", "prefixItems"):
-            yield from _walk(node.get(keyword), place)
-        for child in node.get("$defs", {}).values():
-            yield from _walk(child, place)
-    elif isinstance(schema, list):
-        for child in cast("list[Any]", schema):
-            yield from _walk(child, place)
 
 
 # Whether a tool is coherent
@@ -121,7 +68,7 @@ def _closedness(spec: ToolSpec) -> Iterator[str]:
     if spec.input_schema.get("type") != "object":
         yield "the input schema is not of type `object`; arguments have names"
     for root, schema in (("args", spec.input_schema), ("result", spec.output_schema)):
-        for place, node in _walk(schema, root):
+        for place, node in walk(schema, root):
             if "properties" in node and node.get("additionalProperties") is not False:
                 yield f"`{place}` admits unknown fields; set `additionalProperties` to false"
         try:
@@ -167,7 +114,7 @@ def _declared_paths(spec: ToolSpec) -> Iterator[str]:
     for path in spec.field_classes:
         schema = spec.output_schema if path.startswith("result.") else spec.input_schema
         yield from _known("field_classes", path.removeprefix("result."), schema)
-    for option, paths, schema in (
+    for option, declared, schema in (
         ("authority", spec.authority, spec.input_schema),
         ("untrusted", spec.untrusted, spec.output_schema),
         ("money", [spec.money], spec.input_schema),
@@ -175,7 +122,7 @@ def _declared_paths(spec: ToolSpec) -> Iterator[str]:
         ("written", [spec.written], spec.input_schema),
         ("usage", [spec.usage], spec.output_schema),
     ):
-        for path in paths:
+        for path in declared:
             if path is not None:
                 yield from _known(option, path, schema)
     yield from _shapes(spec)
@@ -183,7 +130,7 @@ def _declared_paths(spec: ToolSpec) -> Iterator[str]:
 
 def _known(option: str, path: str, schema: Schema) -> Iterator[str]:
     if not nodes_at(schema, path):
-        yield f"`{path}` in `{option}` leads nowhere{closest(path, list(_paths(schema)))}"
+        yield f"`{path}` in `{option}` leads nowhere{closest(path, list(paths(schema)))}"
 
 
 def _shapes(spec: ToolSpec) -> Iterator[str]:
@@ -232,6 +179,9 @@ def _is_money(node: Schema) -> bool:
 
 # Loading
 
+_Found = tuple[Tool, str, ModuleType]
+"""A tool, the entry of `[tools] modules` that it was found in first, and the module."""
+
 
 def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
     """Load every `Tool` of the modules, by name, sorted.
@@ -242,7 +192,7 @@ def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
     such.
     """
     problems: list[str] = []
-    found: dict[str, tuple[Tool, str]] = {}
+    found: dict[str, _Found] = {}
     for entry in modules:
         try:
             module = _load(entry, folder)
@@ -250,23 +200,28 @@ def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
             problems.append(error.message)
             continue
         problems += _collect(module, entry, found)
-    for tool, entry in found.values():
+    for tool, entry, _ in found.values():
         other = tool.compensation.tool if tool.compensation else None
         if other is not None and other not in found:
             problems.append(f"{entry}: tool `{tool.spec.name}` is undone by `{other}`, unknown{closest(other, found)}")
     if problems:
         raise ConfigError("\n".join(problems))
-    return MappingProxyType({name: found[name][0] for name in sorted(found)})
+    return MappingProxyType({name: _with_source(*found[name]) for name in sorted(found)})
 
 
-def _collect(module: ModuleType, entry: str, found: dict[str, tuple[Tool, str]]) -> list[str]:
+def _with_source(tool: Tool, _entry: str, module: ModuleType) -> Tool:
+    """A tool made by hand does not know where it stands."""
+    return tool if tool.source else replace(tool, source=source_digest(module))
+
+
+def _collect(module: ModuleType, entry: str, found: dict[str, _Found]) -> list[str]:
     problems: list[str] = []
     tools = {id(item): item for item in vars(module).values() if isinstance(item, Tool)}
     if not tools:
         problems.append(f"{entry}: holds no tool; declare one with `@tool` or take it out of `[tools] modules`")
     for tool in tools.values():
         name = tool.spec.name
-        earlier, where = found.setdefault(name, (tool, entry))
+        earlier, where, _ = found.setdefault(name, (tool, entry, module))
         place = f"{entry}{_line_of(module, name)}"
         if earlier is not tool:
             problems.append(f"{place}: tool `{name}` is declared by `{where}` already; rename one of them")
@@ -290,7 +245,7 @@ def _load(entry: str, folder: Path) -> ModuleType:
     path = _inside(entry, folder)
     # A name of its own for every file: it can neither shadow an installed module nor be imported by others.
     name = f"_remit_tools_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    loader = _FileLoader(name, str(path))
+    loader = FileLoader(name, str(path), entry)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -301,13 +256,6 @@ def _load(entry: str, folder: Path) -> ModuleType:
         del sys.modules[name]
         raise ConfigError(f"{entry}{_line(error)}: {_said(error)}") from error
     return module
-
-
-class _FileLoader(SourceFileLoader):
-    """Loads one file from its text; compiled files are neither left beside it nor trusted if they are."""
-
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
-        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _inside(entry: str, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from remit.tools.schemas import maps_in
 from remit.values import Json, digest
 
 TOOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31}){1,3}", re.ASCII)
@@ -66,7 +67,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """When a failure that certainly did not happen may be tried again."""
+    """How often to try again what certainly did not happen, what another attempt can't double, and what only reads."""
 
     attempts: int = 1
     """How often at most, the first one included."""
@@ -138,6 +139,7 @@ class Happened(StrEnum):
 
     YES = "yes"
     NO = "no"
+    """Not at this moment. Whether it may come yet is for the gate to judge."""
     UNCLEAR = "unclear"
 
 
@@ -148,6 +150,11 @@ class Reconciled:
     happened: Happened
     result: Json = None
 
+
+ANSWERED = "answered"
+"""Code of an `OutcomeUnknown` that came as an answer of the system of record itself, such as its own HTTP 500: it has
+done with the call, so that a read-back that says no is the last word. Without an answer it is not: the call may come
+yet."""
 
 Reconcile = Callable[[ToolContext, Mapping[str, Json]], Awaitable[Reconciled]]
 
@@ -224,6 +231,11 @@ class ToolSpec:
         )
 
     @cached_property
+    def maps(self) -> frozenset[str]:
+        """Paths of the arguments whose keys are free, such as `lines.*.extra`, see `remit.tools.schemas.maps_in`."""
+        return maps_in(self.input_schema)
+
+    @cached_property
     def fact_classes(self) -> Mapping[str, FieldClass]:
         """The classes of arguments where they stand within a policy's context."""
         return {f"args.{path}": kind for path, kind in self.field_classes.items()}
@@ -240,10 +252,14 @@ class ToolSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A spec with the functions behind it. Only the gate's executor calls them (a test walks the code to prove it)."""
+    """A spec with the functions behind it. Only the gate's executor calls them (a test walks the code to prove it).
+
+    `source`: digest of the exact text of the module that declares it; empty where there is no text.
+    """
 
     spec: ToolSpec
     function: ToolFunction
     locate: Locate | None = None
     reconcile: Reconcile | None = None
     compensation: Compensation | None = None
+    source: str = ""

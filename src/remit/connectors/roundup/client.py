@@ -188,7 +188,8 @@ class RoundupClient:
 
         The key is looked for first. Then the issue is posted to an address that Roundup accepts one post to ("post
         once exactly"). After an OutcomeUnknown the same address is used for the same key, so that a first post that
-        is still on its way and the second can't both succeed.
+        is still on its way and the second can't both succeed. A client that was made anew does not know the address: it
+        relies on the first post having been carried out, or not, by the time that it looks for the key.
         """
         key = idempotency_key(key)
         if fields.get("extkey", key) != key:

@@ -350,6 +350,8 @@ async def find_update(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
 
 
 def _unchanged_or_unclear(ctx: ToolContext, current: Resource) -> Reconciled:
+    # Unchanged is not yet done: a request may be on its way still. It and the next attempt name the same ETag, so that
+    # only one of them can have an effect.
     same = current.version is not None and current.version == _located(ctx).version
     return Reconciled(happened=Happened.NO if same else Happened.UNCLEAR)
 

@@ -8,10 +8,13 @@
 | 3xx (never followed) | failed | unknown |
 | 401, 403, 404, 412, other 4xx | failed | failed |
 | 429, or 503 that says when to come back | failed, retryable | failed, retryable |
-| other 5xx, 408, and Roundup's 400 for an exception | failed, retryable | unknown |
+| 500 or 400 for an exception, in Roundup's own words | failed, retryable | unknown, answered |
+| other 5xx, 408, and a 400 that says nothing | failed, retryable | unknown |
 
-*Failed* is ToolFailed, *unknown* is OutcomeUnknown. Nothing is tried again here; that is for who called. Messages name
-the request and the tracker's own words, never credentials.
+*Failed* is ToolFailed, *unknown* is OutcomeUnknown, *answered* its code: the tracker has done with the request, so that
+to read back tells what became of it. What is not answered, or by something in between, may be carried out yet.
+Nothing is tried again here; that is for who called. Messages name the request and the tracker's own words, never
+credentials.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import httpx
 import msgspec
 
 from remit.errors import ConfigError, OutcomeUnknown, ToolFailed
+from remit.tools.spec import ANSWERED
 
 Parameters = Sequence[tuple[str, str]]
 Body = Mapping[str, str | list[str]]
@@ -206,8 +210,10 @@ class Transport:
             )
         unforeseen = status == 400 and (not detail or SERVER_SIDE_EXCEPTION in detail)
         if status >= 500 or status == 408 or unforeseen:
+            if attempt.changes and detail and status in {400, 500}:
+                return OutcomeUnknown(message, code=ANSWERED)
             if attempt.changes:
-                return OutcomeUnknown(f"{message}; it may have been carried out all the same")
+                return OutcomeUnknown(f"{message}; it may be carried out all the same")
             return ToolFailed(message, code="unavailable", retryable=True, retry_after_ms=retry_after_ms)
         if status < 400:
             hint = f"`{attempt.name}` was answered with a redirect ({status}), which is not followed; check the address"

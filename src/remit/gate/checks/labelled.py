@@ -7,9 +7,11 @@ from msgspec.structs import replace
 from remit.errors import ToolError
 from remit.gate.call import Call, RunState
 from remit.gate.context import ToolContexts
+from remit.gate.execute import broke, is_out_of_reach, patiently, say
 from remit.gate.verdicts import Deny, Reject
 from remit.provenance.labels import label_arguments
 from remit.tools.spec import Resource
+from remit.values import decode, encode
 
 
 def labelled(call: Call, run: RunState) -> Call | Deny:
@@ -21,7 +23,11 @@ def labelled(call: Call, run: RunState) -> Call | Deny:
 
 
 class Located:
-    """Asks the tool which object the call is about: policy decides on what the system of record says of it now."""
+    """Asks the tool which object the call is about: policy decides on what the system of record says of it now.
+
+    A system that does not answer is asked again as the tool's retry rule says. If it is out of reach then, nothing has
+    been decided about the call: `system_unreachable` is no judgement, unlike an answer that makes no sense.
+    """
 
     def __init__(self, contexts: ToolContexts) -> None:
         self._contexts = contexts
@@ -37,13 +43,21 @@ class Located:
                 region=run.authority.region,
             )
             return replace(call, resource=own)
-        context = self._contexts.make(call, run)
+        locate, context, args = tool.locate, self._contexts.make(call, run), encode(call.args)
         try:
-            resource = await self._contexts.within_timeout(tool, tool.locate(context, call.args))
-        except ToolError as error:
-            if error.code == "not_found":
-                return Reject(code="object_not_found", message=error.message)
-            return Deny(code="object_not_located", message=f"can't tell what the call is about: {error.message}")
-        except TimeoutError:
-            return Deny(code="object_not_located", message="the system of record did not say in time what this is about")
-        return replace(call, resource=resource)
+            # Arguments of its own each time: what a tool does to them must not show in what is judged.
+            resource = await patiently(
+                tool, lambda: self._contexts.within_timeout(tool, locate(context, decode(args)))
+            )
+        except (ToolError, TimeoutError) as error:
+            if is_out_of_reach(error):
+                message = f"the system of record could not be reached, and nothing was done: {say(error)}"
+                return Deny(code="system_unreachable", message=message)
+            if isinstance(error, ToolError) and error.code == "not_found":
+                return Reject(code="object_not_found", message=say(error))
+            return Deny(code="object_not_located", message=f"can't tell what the call is about: {say(error)}")
+        except Exception as error:  # noqa: BLE001 - the boundary: whoever wrote the tool must find where it broke
+            message = f"`locate` of tool `{tool.spec.name}` broke: {broke(error, locate, run)}"
+            return Deny(code="gate_failed", message=message)
+        # What the tool may keep for itself and change is not what is judged.
+        return replace(call, resource=replace(resource, attributes=dict(resource.attributes)))
