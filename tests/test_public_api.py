@@ -12,6 +12,7 @@ import remit
 
 PUBLIC = [
     "Completed",
+    "Deferred",
     "Denied",
     "Effect",
     "Failed",
@@ -20,6 +21,7 @@ PUBLIC = [
     "Money",
     "NotCompleted",
     "Outcome",
+    "OutcomeUnknown",
     "Parked",
     "Rejected",
     "Remit",
@@ -30,6 +32,7 @@ PUBLIC = [
     "RunResult",
     "Tool",
     "ToolContext",
+    "ToolFailed",
     "Unknown",
     "run_sync",
     "tool",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from remit.app import Remit, run_sync
-    from remit.errors import RemitError
-    from remit.gate.verdicts import Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
+    from remit.errors import OutcomeUnknown, RemitError, ToolFailed
+    from remit.gate.verdicts import Completed, Deferred, Denied, Failed, Held, Outcome, Rejected, Unknown
     from remit.runs.engine import RunResult
     from remit.runs.run import NotCompleted, Parked, Run
     from remit.tools.decorator import tool
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Completed": "remit.gate.verdicts",
+    "Deferred": "remit.gate.verdicts",
     "Denied": "remit.gate.verdicts",
     "Effect": "remit.tools.spec",
     "Failed": "remit.gate.verdicts",
@@ -27,6 +28,7 @@ _PLACES = {
     "Money": "remit.tools.spec",
     "NotCompleted": "remit.runs.run",
     "Outcome": "remit.gate.verdicts",
+    "OutcomeUnknown": "remit.errors",
     "Parked": "remit.runs.run",
     "Rejected": "remit.gate.verdicts",
     "Remit": "remit.app",
@@ -37,6 +39,7 @@ _PLACES = {
     "RunResult": "remit.runs.engine",
     "Tool": "remit.tools.spec",
     "ToolContext": "remit.tools.spec",
+    "ToolFailed": "remit.errors",
     "Unknown": "remit.gate.verdicts",
     "run_sync": "remit.app",
     "tool": "remit.tools.decorator",
@@ -44,6 +47,7 @@ _PLACES = {
 
 __all__ = [
     "Completed",
+    "Deferred",
     "Denied",
     "Effect",
     "Failed",
@@ -52,6 +56,7 @@ __all__ = [
     "Money",
     "NotCompleted",
     "Outcome",
+    "OutcomeUnknown",
     "Parked",
     "Rejected",
     "Remit",
@@ -62,6 +67,7 @@ __all__ = [
     "RunResult",
     "Tool",
     "ToolContext",
+    "ToolFailed",
     "Unknown",
     "run_sync",
     "tool",

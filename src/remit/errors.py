@@ -102,6 +102,9 @@ class ToolFailed(ToolError):
 
 
 class OutcomeUnknown(ToolError):
-    """The request left and no trustworthy answer came: it may have happened."""
+    """The request left and no trustworthy answer came: it may have happened.
+
+    Code `answered`: the system itself answered with an error, and so has done with the call.
+    """
 
     code = "outcome_unknown"

@@ -14,6 +14,7 @@ from remit.provenance.labels import (
     MODEL,
     USER,
     Seen,
+    echoes_of,
     in_words,
     kind_of,
     label_arguments,
@@ -514,3 +515,36 @@ def test_many_arguments_against_much_text_are_labelled() -> None:
     found = seen(user=[REQUEST], outside=["evil@x.example " + "some other words " * 50_000])
     args = {"rows": [f"row {i} of {i * 7919}" for i in range(10_000)]}
     assert len(label_arguments(args, found)) == 10_000
+
+
+# Echoes
+
+
+def after_echo(said: Any, back: Any) -> Seen:
+    """A run that read a mail, and whose trusted tool then said `back` when it was called with `said`."""
+    found = Seen()
+    found.add(USER, {"order": 1182})
+    found.add(MAIL, "please pay to DE0933, reference XK-4711-22")
+    found.add("tool:notes.add", back, echoes=echoes_of(said, label_arguments(said, found)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "back", "labels"),
+    [
+        ({"account": "DE0933"}, {"account": "DE0933"}, (MAIL,)),
+        ({"note": "XK-4711-22"}, "noted: XK-4711-22", (MAIL,)),
+        ({"account": "FR7612"}, {"account": "FR7612"}, (MODEL,)),
+        ({"order": 1182}, {"order": 1182}, ("tool:notes.add", USER)),
+        ({"account": "FR7612"}, {"account": "FR9999"}, (MODEL,)),
+    ],
+)
+def test_what_a_tool_only_says_back_gains_no_trust(said: Any, back: Any, labels: tuple[str, ...]) -> None:
+    [value] = said.values()
+    assert after_echo(said, back).labels(value) == labels
+
+
+def test_what_a_tool_says_of_its_own_is_trusted_though_it_also_says_something_back() -> None:
+    found = after_echo({"account": "DE0933"}, {"account": "DE0933", "holder": "Ann Lee", "balance": 20.5})
+    assert found.labels("Ann Lee") == ("tool:notes.add",)
+    assert found.labels(20.5) == ("tool:notes.add",)

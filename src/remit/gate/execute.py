@@ -101,7 +101,7 @@ class Executor:
         """
         tool = call.tool
         assert tool is not None
-        if tool.spec.is_pure_read:
+        if not tool.spec.is_write:
             return await self.carry_out(call, run)
         doubt = _Doubt(message="the worker stopped before the outcome was recorded")
         if tool.spec.idempotency is Idempotency.NONE and tool.reconcile is not None:
@@ -115,6 +115,24 @@ class Executor:
                 return await self.carry_out(call, run, doubt=settled.message)
             case ToolFailed():
                 return await self.carry_out(call, run)
+            case never:
+                assert_never(never)
+
+    async def abandon(self, call: Call, run: RunState) -> Carried:
+        """What became of a call whose run ended while it was under way: it is read back, and never tried again."""
+        tool = call.tool
+        assert tool is not None
+        doubt = _Doubt(message="the run ended while this was under way")
+        if not tool.spec.is_write:
+            return Failed(code="cancelled", message=doubt.message)
+        settled = await self._settle(call, run, self._contexts.make(call, run), doubt)
+        match settled:
+            case Completed() | Unknown():
+                return settled
+            case _Doubt(message=message):
+                return Unknown(code="outcome_unknown", message=message)
+            case ToolFailed():
+                return Failed(code=settled.code, message=settled.message)
             case never:
                 assert_never(never)
 
@@ -171,7 +189,7 @@ class Executor:
     async def _try(self, call: Call, run: RunState, context: ToolContext) -> Completed | ToolFailed | _Doubt:
         tool = call.tool
         assert tool is not None
-        pure = tool.spec.is_pure_read
+        pure = not tool.spec.is_write
         try:
             result = await _result_of(tool, context, call.args)
         except ToolFailed as error:

@@ -26,6 +26,8 @@ from remit.gate.record import Decided
 from remit.gate.verdicts import (
     Allow,
     Completed,
+    Defer,
+    Deferred,
     Denied,
     Deny,
     Failed,
@@ -42,7 +44,7 @@ from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservati
 from remit.limits.meters import Charge, Reserved
 from remit.limits.rules import Demand, charges
 from remit.policy.session import PastCall
-from remit.provenance.labels import untrusted
+from remit.provenance.labels import echoes_of, untrusted
 from remit.values import Json, decode, encode
 
 Judged = Call | Verdict
@@ -118,6 +120,9 @@ class Gate:
                 self._remember(run, call, "denied")
                 note_denial(run, deny.code)
                 return Denied(code=deny.code, message=deny.message, rules=deny.rules)
+            case Defer() as defer:
+                # No part of the run's memory: it has yet to be decided, and an approval that was given still stands.
+                return Deferred(code=defer.code, message=defer.message)
             case Hold() as hold:
                 assert decided.approval is not None
                 run.approvals[proposal.step] = decided.approval
@@ -196,8 +201,17 @@ class Gate:
 
     async def _carry_out(self, run: RunState, call: Call, decided: Decided) -> Outcome:
         started = self._journal.clock()
-        carried = await self._executor.carry_out(call, run)
+        try:
+            carried = await self._executor.carry_out(call, run)
+        except asyncio.CancelledError:
+            # The record must not be left without an outcome because whoever asked does not wait for it any more.
+            await asyncio.shield(asyncio.ensure_future(self._abandon(run, call, decided, started)))
+            raise
         return await self._end(run, call, decided, carried, started)
+
+    async def _abandon(self, run: RunState, call: Call, decided: Decided, started: int) -> None:
+        carried = await self._executor.abandon(call, run)
+        await self._end(run, call, decided, carried, started)
 
     async def _end(self, run: RunState, call: Call, decided: Decided, carried: Carried, started: int) -> Outcome:
         assert call.tool is not None
@@ -259,7 +273,8 @@ def note_denial(run: RunState, code: str) -> None:
 def take_in_result(run: RunState, call: Call, result: Json) -> None:
     """Note a completed call: its result becomes something that later arguments may have come from.
 
-    The run keeps a copy of its own, which no agent that was handed the result can change.
+    The run keeps a copy of its own, which no agent that was handed the result can change. What the tool only says back
+    keeps the labels that it came with: nobody gains trust by an echo.
     """
     assert call.tool is not None
     spec = call.tool.spec
@@ -268,7 +283,14 @@ def take_in_result(run: RunState, call: Call, result: Json) -> None:
         PastCall(tool=spec.name, outcome="completed", args=call.args, result=result, at_us=call.at_us)
     )
     trusted = "model" if spec.name.startswith("model:") else f"tool:{spec.name}"
-    run.seen.add(trusted, result, outside=untrusted(spec.name), outside_paths=spec.untrusted)
+    run.seen.add(
+        trusted,
+        result,
+        outside=untrusted(spec.name),
+        outside_paths=spec.untrusted,
+        maps=spec.result_maps,
+        echoes=echoes_of(call.args, call.labels),
+    )
 
 
 def _not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
 from remit.gate.call import Approval, Call, RunState
-from remit.gate.verdicts import Allow, Completed, Deny, Failed, Hold, Reject, Unknown, Verdict
+from remit.gate.verdicts import Allow, Completed, Defer, Deny, Failed, Hold, Reject, Unknown, Verdict
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Disabled, Recording, Reservation
 from remit.limits.meters import Exhausted, Reserved
@@ -163,6 +163,8 @@ def _verdict_name(verdict: Verdict) -> str:
             return "deny"
         case Hold():
             return "hold"
+        case Defer():
+            return "defer"
         case never:
             assert_never(never)
 

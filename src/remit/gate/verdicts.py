@@ -38,7 +38,14 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int
 
 
-Verdict = Allow | Reject | Deny | Hold
+class Defer(msgspec.Struct, frozen=True, kw_only=True):
+    """It can't be decided now, because a system that the decision needs is out of reach; nothing speaks against it."""
+
+    code: str
+    message: str
+
+
+Verdict = Allow | Reject | Deny | Hold | Defer
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +86,10 @@ class Held(_NotCompleted, frozen=True, kw_only=True):
     rules: tuple[str, ...] = ()
 
 
+class Deferred(_NotCompleted, frozen=True, kw_only=True):
+    """Not decided and not done, because a system is out of reach: propose it again later."""
+
+
 class Failed(_NotCompleted, frozen=True, kw_only=True):
     """Allowed, tried, and certainly not done."""
 
@@ -89,4 +100,4 @@ class Unknown(_NotCompleted, frozen=True, kw_only=True):
     case: str | None = None
 
 
-Outcome = Completed | Rejected | Denied | Held | Failed | Unknown
+Outcome = Completed | Rejected | Denied | Held | Deferred | Failed | Unknown

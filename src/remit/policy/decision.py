@@ -26,13 +26,11 @@ from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError
 from remit.policy.annotations import PolicyProblem, Rule
 from remit.policy.cedar_schema import AGENT, Record
-from remit.policy.compile import Compiled, Granted, check, principal_of
+from remit.policy.compile import USUAL_WITHIN_MS, Compiled, Granted, check, principal_of
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
 from remit.policy.session import FactValue, PastCall, SessionFacts, tool_of
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, Path, ValueRefused, decode, digest, encode
-
-_USUAL_WITHIN_MS = 4 * 3_600_000
 
 
 class Permitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,7 +252,7 @@ class _Slice:
     def _hold(self, rules: tuple[str, ...]) -> MustHold:
         terms = [hold for rule in rules if (hold := self.rules[rule].hold) is not None]
         approval = self.granted.action.approval
-        usual = duration_ms(approval.within) if approval else _USUAL_WITHIN_MS
+        usual = duration_ms(approval.within) if approval else USUAL_WITHIN_MS
         return MustHold(
             rules=rules,
             reasons=self._reasons(rules),

@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, cast
 
 from remit.values import Json, Path, leaves, show_path
@@ -255,6 +255,28 @@ def _free_keys(value: Json, maps: frozenset[str]) -> Iterator[tuple[Path, str]]:
 # What a run has seen
 
 
+_NO_ECHOES: Mapping[str, Labels] = {}
+_ECHO_FROM = 8
+"""A text of at least so many characters counts as said again wherever it stands; a shorter one only by itself."""
+
+
+def echoes_of(args: Json, labels: Mapping[str, Labels]) -> Mapping[str, Labels]:
+    """The values of a call's arguments that nobody trustworthy has given, with their labels."""
+    found: dict[str, Labels] = {}
+    for path, leaf in leaves(args):
+        known = labels.get(show_path(path), _OF_MODEL)
+        if all(kind_of(label) in (MODEL, "untrusted") for label in known):
+            found[str(leaf)] = known
+    return found
+
+
+def _said_before(text: str, echoes: Mapping[str, Labels]) -> Labels:
+    found = echoes.get(text)
+    if found is not None:
+        return found
+    return _labels([label for said, known in echoes.items() if len(said) >= _ECHO_FROM and said in text for label in known])
+
+
 class Seen:
     """Everything a run has seen, indexed by value and by text. Grows with the run, never forgets."""
 
@@ -271,16 +293,22 @@ class Seen:
         outside: str = "",
         outside_paths: tuple[str, ...] = (),
         maps: frozenset[str] = frozenset(),
+        echoes: Mapping[str, Labels] = _NO_ECHOES,
     ) -> None:
         """Note a value under `label`, except what lies below `outside_paths`: that is under `outside`.
 
         The keys of the objects at `maps` (see `remit.tools.schemas.maps_in`) are values as well. What a model says is no
-        source: it says again what it has read, and makes up the rest.
+        source: it says again what it has read, and makes up the rest. What only says `echoes` again (see
+        `echoes_of`) keeps their labels: no value gains trust because a tool repeats it.
         """
-        for path, leaf in leaves(value):
-            self._note(outside if outside_paths and matches(pattern(path), outside_paths) else label, leaf)
-        for path, key in _free_keys(value, maps) if maps else ():
-            self._note(outside if outside_paths and matches(pattern(path), outside_paths) else label, key)
+        found = chain(leaves(value), _free_keys(value, maps)) if maps else leaves(value)
+        for path, leaf in found:
+            where = outside if outside_paths and matches(pattern(path), outside_paths) else label
+            if where is outside or not echoes or leaf is None:
+                self._note(where, leaf)
+                continue
+            for origin in _said_before(str(leaf), echoes) or (where,):
+                self._note(origin, leaf)
 
     def _note(self, label: str, leaf: Json) -> None:
         if leaf is None or leaf is True or leaf is False:

@@ -18,7 +18,7 @@ from remit.errors import Diverged, RunError
 from remit.gate.call import Proposal
 from remit.gate.gate import Gate
 from remit.gate.record import open_case_for, recorded_name
-from remit.gate.verdicts import Completed, Held, Outcome
+from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.runs.fold import Folded, held, take_up_decision
@@ -45,6 +45,14 @@ class Parked(BaseException):
     def __init__(self, case: str) -> None:
         super().__init__(case)
         self.case = case
+
+
+class Postponed(BaseException):
+    """The run waits for a system that is out of reach, and is taken up again by itself."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Escalated(BaseException):
@@ -101,7 +109,7 @@ class Run:
     def call(self, tool: str, /, **args: Json) -> Coroutine[Any, Any, Any]:
         """Carry out a call that the workflow relies upon and return its result.
 
-        A hold parks the run until a person has decided. Raises `NotCompleted` where it is rejected, denied, failed
+        A hold parks the run until a person has decided, and a system that is out of reach postpones it. Raises `NotCompleted` where it is rejected, denied, failed
         or unknown.
         """
         return self._call(tool, args, self._next_step())
@@ -202,6 +210,8 @@ class Run:
             return recorded.outcome
         if recorded.verdict == "hold":
             return held(self._folded.state, step)
+        if recorded.verdict == "defer":
+            return None
         del self._folded.steps[step]
         return await self._gate.recover(self._folded.state, recorded.call, recorded.decided)
 
@@ -217,6 +227,8 @@ class Run:
             return outcome.result
         if isinstance(outcome, Held):
             raise Parked(outcome.case)
+        if isinstance(outcome, Deferred):
+            raise Postponed(outcome.message)
         when = self._folded.state.authority.contract.escalate.when
         if outcome.code == "policy_ambiguous" and when.policy_ambiguous:
             await self.escalate(f"policy ambiguous: {outcome.message}")

@@ -236,9 +236,14 @@ class ToolSpec:
         return maps_in(self.input_schema)
 
     @cached_property
+    def result_maps(self) -> frozenset[str]:
+        """The same for what the tool answers."""
+        return maps_in(self.output_schema)
+
+    @cached_property
     def fact_classes(self) -> Mapping[str, FieldClass]:
-        """The classes of arguments where they stand within a policy's context."""
-        return {f"args.{path}": kind for path, kind in self.field_classes.items()}
+        """The classes of arguments where they stand in the record of a decision."""
+        return {f"facts.args.{path}": kind for path, kind in self.field_classes.items()}
 
     @property
     def is_pure_read(self) -> bool:

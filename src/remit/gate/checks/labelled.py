@@ -8,7 +8,7 @@ from remit.errors import ToolError
 from remit.gate.call import Call, RunState
 from remit.gate.context import ToolContexts
 from remit.gate.execute import broke, is_out_of_reach, patiently, say
-from remit.gate.verdicts import Deny, Reject
+from remit.gate.verdicts import Defer, Deny, Reject
 from remit.provenance.labels import label_arguments
 from remit.tools.spec import Resource
 from remit.values import decode, encode
@@ -19,7 +19,7 @@ def labelled(call: Call, run: RunState) -> Call | Deny:
     if run.redactor.holds_credential(call.args):
         return Deny(code="credential_in_arguments", message="an argument holds a credential of the gateway")
     redacted = run.redactor.redact(call.args, call.tool.spec.field_classes)
-    return replace(call, redacted=redacted, labels=label_arguments(call.args, run.seen))
+    return replace(call, redacted=redacted, labels=label_arguments(call.args, run.seen, maps=call.tool.spec.maps))
 
 
 class Located:
@@ -32,7 +32,7 @@ class Located:
     def __init__(self, contexts: ToolContexts) -> None:
         self._contexts = contexts
 
-    async def __call__(self, call: Call, run: RunState) -> Call | Reject | Deny:
+    async def __call__(self, call: Call, run: RunState) -> Call | Reject | Deny | Defer:
         tool = call.tool
         assert tool is not None
         if tool.locate is None:
@@ -52,7 +52,7 @@ class Located:
         except (ToolError, TimeoutError) as error:
             if is_out_of_reach(error):
                 message = f"the system of record could not be reached, and nothing was done: {say(error)}"
-                return Deny(code="system_unreachable", message=message)
+                return Defer(code="system_unreachable", message=message)
             if isinstance(error, ToolError) and error.code == "not_found":
                 return Reject(code="object_not_found", message=say(error))
             return Deny(code="object_not_located", message=f"can't tell what the call is about: {say(error)}")
