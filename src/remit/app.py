@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.engine import make_url
 
+from remit.belonging import open_record
 from remit.cases.cases import SCOPE, Cases
-from remit.contracts.load import LoadedContract, load_contract
-from remit.contracts.model import Action, Contract
-from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, per_mille
-from remit.errors import ConfigError, IdentityError, RunError
-from remit.gate.authority import Authority, Verifier
+from remit.errors import ConfigError, IdentityError
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
-from remit.identity.keys import KeyRing, master_key, pseudonym_key
+from remit.identity.keys import KeyRing
+from remit.identity.people import People
 from remit.identity.principals import (
+    Declared,
     Person,
     PrincipalKind,
     Principals,
+    agent_principal,
     parse_principal,
     person_principal,
 )
@@ -37,15 +33,17 @@ from remit.identity.tokens import TokenIssuer, TokenRequest, TokenVerifier
 from remit.journal.journal import Clock, Journal, system_clock
 from remit.journal.redaction import Redactor
 from remit.journal.vault import Vault
-from remit.limits.rules import compile_limits
-from remit.policy.decision import PolicyDecisionPoint
+from remit.programs import ProjectPrograms
 from remit.project import Project, ensure_private, find_project, load_project
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
-from remit.runs.engine import Engine, Program, RunResult
+from remit.runs.closing import SCOPE as CLOSE_RUNS
+from remit.runs.closing import Closing
+from remit.runs.engine import Engine
 from remit.runs.foreign import ForeignAgent
-from remit.storage.database import Database, open_database
-from remit.tools.registry import load_tools
+from remit.runs.program import Program, RunResult
+from remit.runs.table import RunTable
+from remit.storage.database import Database
 from remit.tools.spec import Connection, Tool
 from remit.values import Json
 
@@ -55,7 +53,9 @@ T = TypeVar("T")
 class Remit:
     """An open project. Use it as an asynchronous context manager, or `close` it.
 
-    `Remit(folder)` looks for `remit.toml` in `folder` and above. `clock` gives microseconds since the epoch.
+    `Remit(folder)` looks for `remit.toml` in `folder` and above. `clock` gives microseconds since the epoch. Opening
+    reads, except for what a fresh project needs; raises `ConfigError`, `IdentityError` and `StorageError`, the latter
+    with code `database_gone` or `master_key_wrong` where database and keys don't belong together.
     """
 
     def __init__(
@@ -79,14 +79,15 @@ class Remit:
         )
         self.secrets = SecretStore(self.project.folder)
         connections = self._connections()
-        self.database: Database = open_database(self._database_url(), folder=self.project.folder)
-        self.redactor = Redactor(key=pseudonym_key(keys_folder).reveal(), secrets=self.secrets.texts())
-        self.principals = Principals(self.database.engine)
-        self.journal = Journal(self.database, vault=Vault(master_key(keys_folder).reveal()), clock=clock)
+        record = open_record(self._database_url(), self.project.folder, keys_folder, self.tenant)
+        self.database: Database = record.database
+        pseudonyms = record.pseudonym.reveal()
+        self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
+        self.principals = Principals(self.database.engine, self._declared)
+        self.journal = Journal(self.database, vault=Vault(record.master.reveal()), clock=clock)
         self._clients = Clients(connections)
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
-        self._programs: dict[str, Program] = {}
-        self._register_people()
+        self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,44 +105,63 @@ class Remit:
     def tenant(self) -> str:
         return self.project.project.tenant
 
-    @cached_property
+    @property
     def tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
-        return load_tools(self.project.tools.modules, self.project.folder)
+        return self._programs.tools
+
+    @cached_property
+    def people(self) -> People:
+        """Who may decide what."""
+        queues = {name: tuple(f"role:{role}" for role in queue.roles) for name, queue in self.project.queues.items()}
+        return People(
+            tenant=self.tenant,
+            verifier=self.verifier,
+            principals=self.principals,
+            declared=self.person,
+            queues=queues,
+        )
 
     @cached_property
     def engine(self) -> Engine:
         """Opens and drives runs."""
         return Engine(
-            database=self.database,
-            journal=self.journal,
+            table=self._table,
+            closing=self._closing,
             gate=self.pipeline,
             issuer=self.issuer,
             redactor=self.redactor,
-            programs=self._admitted,
+            programs=self._programs,
         )
 
     @cached_property
     def cases(self) -> Cases:
         """What people must decide."""
-        queues = {name: tuple(f"role:{role}" for role in queue.roles) for name, queue in self.project.queues.items()}
         return Cases(
             database=self.database,
             journal=self.journal,
-            verifier=self.verifier,
             redactor=self.redactor,
-            people=self.person,
-            queues=queues,
+            people=self.people,
+            programs=self._programs,
         )
 
     @cached_property
     def releases(self) -> Releases:
         """What may run, where the project asks for an approval."""
-        return Releases(
-            database=self.database,
-            verifier=self.verifier,
-            people=self.person,
-            role=self.project.releases.approval,
+        return Releases(database=self.database, people=self.people, role=self.project.releases.approval)
+
+    @cached_property
+    def _closing(self) -> Closing:
+        return Closing(table=self._table, journal=self.journal, redactor=self.redactor, people=self.people)
+
+    @cached_property
+    def _programs(self) -> ProjectPrograms:
+        return ProjectPrograms(
+            project=self.project,
+            secrets=self.secrets,
+            principals=self.principals,
+            releases=self.releases,
+            clock=self.clock,
         )
 
     async def run(
@@ -186,81 +206,31 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=(SCOPE, APPROVE_RELEASES),
+            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS),
         )
         return self.issuer.issue(request, self.clock())
+
+    async def close_run(self, run: str, *, token: str, reason: str = "") -> RunResult:
+        """End a run that nobody drives, as the person that `token` belongs to; see `Closing.by_person`."""
+        return await self._closing.by_person(run, token=token, reason=reason)
 
     def program(self, contract: str, release: str | None = None) -> Program:
         """A contract's program, loaded once; it must be the `release` that is asked for, if one is.
 
         Raises `ConfigError` for a contract that is wrong, `RunError` (code `release_not_at_hand`).
         """
-        program = self._programs.get(contract)
-        if program is None:
-            program = self._programs[contract] = self._load(contract)
-        if release is not None and release != program.authority.release:
-            raise RunError(
-                f"the run began under release `{release[:12]}`, and contract `{contract}` is at "
-                f"`{program.authority.release[:12]}` now; put the earlier files back to let it go on",
-                code="release_not_at_hand",
-            )
-        return program
+        return self._programs.at_hand(contract, release)
 
-    def _admitted(self, contract: str, release: str | None) -> Program:
-        """The program of a run: a new one may only begin under a release that may run; an old one goes on under its own."""
-        program = self.program(contract, release)
-        if release is None:
-            self.releases.admit(program.authority)
-        return program
-
-    def _load(self, name: str) -> Program:
-        specs = {tool.spec.name: tool.spec for tool in self.tools.values()}
-        loaded = load_contract(self.project.contract_folder(name), self.project, specs)
-        self.principals.register(loaded.principal, loaded.tenant, PrincipalKind.AGENT, self.clock())
-        module = _load_workflow(loaded)
-        authority, bundle = self._authority(loaded, module)
-        return Program(
-            authority=authority,
-            bundle=bundle,
-            input_validator=loaded.input_validator,
-            output_validator=loaded.output_validator,
-            workflow=getattr(module, loaded.entry) if module is not None and loaded.entry else None,
-        )
-
-    def _authority(self, loaded: LoadedContract, module: ModuleType | None) -> tuple[Authority, Json]:
-        models: Mapping[str, Tool] = {}
-        if loaded.models:
-            from remit.models.tools import model_tools
-
-            models = model_tools(loaded, self.project, self.secrets)
-        contract = loaded.contract
-        actions = _with_models(contract)
-        granted = {action.tool: {**self.tools, **models}[action.tool] for action in actions}
-        specs = {name: tool.spec for name, tool in granted.items()}
-        floor = contract.escalate.when.confidence_below
-        digests = {name: spec.digest for name, spec in specs.items()}
-        authority = Authority(
-            contract=contract,
-            release=loaded.digest(digests),
-            tenant=loaded.tenant,
-            region=loaded.region,
-            principal=loaded.principal,
-            tools=granted,
-            actions={action.tool: action for action in actions},
-            policy=PolicyDecisionPoint.build(contract, specs, loaded.policy),
-            limits=compile_limits(contract, actions, loaded.tenant, self.project.limits),
-            spends={
-                f"model:{name}": amount(binding.spend_per_call).units * MICROUSD_PER_UNIT
-                for name, binding in contract.models.items()
-            },
-            verifiers=_verifiers(contract, module),
-            confidence_floor=None if floor is None else per_mille(floor),
-        )
-        return authority, loaded.bundle(digests)
-
-    def _register_people(self) -> None:
-        for person in self.project.people:
-            self.principals.register(person_principal(person), self.tenant, PrincipalKind.PERSON, self.clock())
+    def _declared(self) -> Mapping[str, Declared]:
+        """Every principal of the project: its people, and an agent for each contract."""
+        person = Declared(tenant=self.tenant, kind=PrincipalKind.PERSON)
+        found = {person_principal(name): person for name in self.project.people}
+        for folder in self.project.contracts:
+            # A folder whose name is no name is for `remit check` to report.
+            with suppress(IdentityError):
+                agent = agent_principal(self.tenant, folder.name)
+                found[agent] = Declared(tenant=self.tenant, kind=PrincipalKind.AGENT)
+        return found
 
     def _connections(self) -> dict[str, Connection | ConfigError]:
         """Every connection with its credential. One that can't be resolved is an error only when it is used."""
@@ -284,48 +254,6 @@ class Remit:
             return section.database
         password = self.secrets.resolve("database", section.secret)
         return make_url(section.database).set(password=password.reveal()).render_as_string(hide_password=False)
-
-
-def _with_models(contract: Contract) -> list[Action]:
-    """The contract's actions, its model bindings among them: a model request is a call like any other."""
-    return [*contract.actions, *(Action(tool=f"model:{name}") for name in contract.models)]
-
-
-def _load_workflow(loaded: LoadedContract) -> ModuleType | None:
-    """The contract's `workflow.py` as a module of its own. Raises `ConfigError` where it can't be imported."""
-    if loaded.workflow is None:
-        return None
-    name = f"remit_workflow_{loaded.name.replace('-', '_')}"
-    spec = importlib.util.spec_from_file_location(name, loaded.workflow)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{loaded.workflow}: can't be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _verifiers(contract: Contract, module: ModuleType | None) -> dict[str, Verifier]:
-    """The functions behind `verify: [rule:…]`."""
-    named = {name for action in contract.actions for name in action.verify}
-    return {name: _rule(name, getattr(module, name.removeprefix("rule:"))) for name in named if name.startswith("rule:")}
-
-
-def _rule(name: str, function: Callable[[Any], Any]) -> Verifier:
-    """A rule returns `True` or `None` where it agrees, `False` or the reason where it does not."""
-
-    async def verify(shown: Any) -> str | None:
-        said = function(shown)
-        if inspect.isawaitable(said):
-            said = await said
-        if said is None or said is True:
-            return None
-        return said if isinstance(said, str) else f"`{name}` does not agree"
-
-    return verify
 
 
 def run_sync(main: Coroutine[Any, Any, T]) -> T:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from remit.errors import IdentityError, StorageError
 from remit.gate.verdicts import Deny
 from remit.identity.principals import (
+    Declared,
     Person,
     PrincipalKind,
     Principals,
@@ -176,6 +177,45 @@ def test_a_declared_person_without_a_row_is_disabled(table: Principals) -> None:
     assert (lee.principal, lee.roles, lee.enabled) == (LEE, {"it-lead"}, True)
     table.disable(LEE, NOW_US)
     assert not table.person("lee", "Lee Park", ["it-lead"]).enabled
+
+
+DECLARED = {
+    LEE: Declared(tenant="northwind", kind=PrincipalKind.PERSON),
+    AGENT: Declared(tenant="northwind", kind=PrincipalKind.AGENT),
+}
+
+
+def rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return len(connection.exec_driver_sql("SELECT principal FROM principals").all())
+
+
+def test_who_is_declared_is_enabled_and_reading_that_writes_nothing(engine: Engine) -> None:
+    table = Principals(engine, lambda: DECLARED)
+    assert table.person("lee", "Lee Park", ["it-lead"]).enabled
+    assert not table.person("kim", "Kim", []).enabled
+    assert {row.principal: row.enabled for row in table.list("northwind")} == {LEE: True, AGENT: True}
+    assert table.list("southwind") == ()
+    assert rows(engine) == 0
+
+
+def test_a_row_is_made_when_it_is_first_needed_and_only_then(engine: Engine) -> None:
+    table = Principals(engine, lambda: DECLARED)
+    table.ensure([LEE, "person/nobody"], NOW_US)
+    table.ensure([LEE], NOW_US + 1)
+    assert rows(engine) == 1
+    table.disable(AGENT, NOW_US)
+    table.ensure([AGENT], NOW_US + 1)
+    assert {row.principal: row.enabled for row in table.list("northwind")} == {LEE: True, AGENT: False}
+
+
+def test_a_declared_name_that_another_tenant_has_registered_is_nobody_here(engine: Engine) -> None:
+    Principals(engine).register(LEE, "southwind", PrincipalKind.PERSON, NOW_US)
+    table = Principals(engine, lambda: DECLARED)
+    assert not table.person("lee", "Lee Park", ["it-lead"]).enabled
+    with pytest.raises(IdentityError) as caught:
+        table.ensure([LEE], NOW_US)
+    assert caught.value.code == "principal_conflict"
 
 
 def test_a_table_that_is_gone_is_a_storage_error(engine: Engine, table: Principals) -> None:

@@ -40,8 +40,8 @@ def events_of(shop: Shop, *keys: str) -> dict[str, list[Event]]:
 
     async def read() -> dict[str, list[Event]]:
         async with Remit(shop.folder) as remit:
-            runs = {key: await remit.engine.open("puts", REQUEST, request_key=key) for key in keys}
-            return {key: remit.journal.reader.events(run) for key, run in runs.items()}
+            runs = {key: remit.engine.run_of("puts", key) for key in keys}
+            return {key: remit.journal.reader.events(run) for key, run in runs.items() if run is not None}
 
     return asyncio.run(read())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from remit.errors import ConfigError, StorageError
-from remit.storage.database import explain, open_database, storage_errors
+from remit.storage.database import Database, explain, open_database, storage_errors
 
 
 def test_a_path_is_relative_to_the_folder_that_is_given(tmp_path: Path) -> None:
@@ -116,6 +117,51 @@ def test_errors_of_a_driver_say_what_was_being_done_and_what_to_do_next() -> Non
         with pytest.raises(StorageError) as raised, storage_errors("read the journal"):
             raise error
         assert raised.value.message.startswith(message)
+
+
+def fill(database: Database) -> None:
+    with storage_errors("fill it"), database.engine.begin() as connection:
+        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        connection.execute(text("INSERT INTO meters (meter, state) VALUES ('m', randomblob(1000000))"))
+
+
+def test_a_full_database_says_that_it_is_full(tmp_path: Path) -> None:
+    database = open_database("sqlite:remit.db", folder=tmp_path)
+    with pytest.raises(StorageError, match="is full; free some space"):
+        fill(database)
+    database.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CANTOPEN])
+def test_an_error_of_a_disk_without_room_says_that_it_is_full(tmp_path: Path, code: int) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert explain(error, tmp_path / "remit.db") == (
+        "disk I/O error; look at the disk; nothing was recorded that is not durable"
+    )
+    # A file system that has no room at all.
+    assert explain(error, Path("/proc/remit.db")) == "disk I/O error: the disk is full; free some space"
+
+
+def test_a_database_that_must_exist_is_not_made(database_url: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(StorageError) as raised:
+            open_database(database_url, must_exist=True)
+        assert raised.value.code == "database_gone"
+    assert not (tmp_path / "remit.db").exists()
+    open_database(database_url).close()
+    open_database(database_url, must_exist=True).close()
+
+
+def test_the_databases_own_time_is_this_time_to_the_millisecond(database_url: str) -> None:
+    database = open_database(database_url)
+    before = time.time_ns() // 1000
+    with database.engine.connect() as connection:
+        found = connection.execute(text(f"SELECT {database.now_us}")).scalar_one()
+    assert isinstance(found, int)
+    assert before - 2_000 <= found <= time.time_ns() // 1000 + 2_000
+    database.close()
 
 
 def test_other_errors_pass_as_they_are() -> None:

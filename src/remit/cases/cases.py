@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
-from remit.errors import CaseError, FenceLost, StorageError
+from remit.errors import CaseError, ConfigError, FenceLost, RemitError, RunError, StorageError
 from remit.gate.verdicts import Deny
+from remit.identity.people import People
 from remit.identity.principals import Person, may_decide
-from remit.identity.tokens import TokenVerifier
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation
 from remit.journal.redaction import Redactor
+from remit.runs.program import Programs
 from remit.storage import rows, schema
 from remit.storage.database import Database, storage_errors
 from remit.values import digest
@@ -23,6 +25,8 @@ from remit.values import digest
 SCOPE = "cases:decide"
 """What a person's token must hold."""
 _MOST_TRIES = 5
+_AT_ONCE = 32
+"""So many decisions wait for their record together."""
 
 
 class Decision(StrEnum):
@@ -54,59 +58,109 @@ class Case:
     decided_by: str | None
 
 
-People = Callable[[str], Person | None]
-"""The declared person of a principal (`person/lee`), with their roles and state; `None` for nobody."""
+class Asked(TypedDict, total=False):
+    """Which cases are meant; what is left out does not matter. `status` is `open` unless it says otherwise."""
+
+    status: str | None
+    """`open`, `approved`, `denied`, `resolved`, `expired`, `withdrawn`; `None` for all."""
+    kind: str | None
+    """`approval`, `escalation`, `unknown`, or the code of what kept a run from going on."""
+    queue: str | None
+    run: str | None
+    contract: str | None
+    rule: str | None
+    """The `@id` of a policy that asks."""
+
+
+class Page(Asked, total=False):
+    """A part of those: the first `limit` (1000) after `offset` (0)."""
+
+    limit: int
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What became of one of many: the case as it is now, or why it was not decided."""
+
+    case: str
+    decided: Case | None = None
+    error: RemitError | None = None
 
 
 class Cases:
     """Reads and decides the cases of one tenant."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        journal: Journal,
-        verifier: TokenVerifier,
-        redactor: Redactor,
-        people: People,
-        queues: Mapping[str, tuple[str, ...]],
+        self, *, database: Database, journal: Journal, redactor: Redactor, people: People, programs: Programs
     ) -> None:
         self._database = database
         self._journal = journal
-        self._verifier = verifier
         self._redactor = redactor
         self._people = people
-        self._queues = queues
+        self._programs = programs
 
-    def list(self, tenant: str, *, status: str | None = "open", limit: int = 1000) -> list[Case]:
-        """Cases, the most urgent first: by when they are due."""
-        table = schema.cases
-        query = select(table).where(table.c.tenant == tenant).order_by(table.c.due_at, table.c.opened_at)
-        if status is not None:
-            query = query.where(table.c.status == status)
-        return self._read(query.limit(limit))
+    def list(self, tenant: str, **page: Unpack[Page]) -> list[Case]:
+        """Cases, the most urgent first: by when they are due. `count` says how many there are."""
+        limit, offset = page.pop("limit", 1000), page.pop("offset", 0)
+        table = schema.cases.c
+        query = self._asked(select(schema.cases), tenant, page)
+        return self._read(query.order_by(table.due_at, table.opened_at, table.case).limit(limit).offset(offset))
+
+    def count(self, tenant: str, **asked: Unpack[Asked]) -> int:
+        """How many cases there are, as `list` would give them without a limit."""
+        query = self._asked(select(func.count()).select_from(schema.cases), tenant, asked)
+        with storage_errors("count the cases"), self._database.engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def _asked(self, query: Select[Any], tenant: str, asked: Asked) -> Select[Any]:
+        table = schema.cases.c
+        queue, contract, rule = asked.get("queue"), asked.get("contract"), asked.get("rule")
+        wanted = {
+            table.status: asked.get("status", "open"),
+            table.kind: asked.get("kind"),
+            table.run: asked.get("run"),
+            table.queue: None if queue is None else f"queue:{queue.removeprefix('queue:')}",
+        }
+        query = query.where(table.tenant == tenant, table.tenant == self._people.tenant)
+        query = query.where(*[column == value for column, value in wanted.items() if value is not None])
+        if contract is not None:
+            runs = select(schema.runs.c.run).where(schema.runs.c.contract == contract)
+            query = query.where(table.run.in_(runs))
+        return query if rule is None else query.where(_names_rule(rule))
 
     def get(self, case: str) -> Case:
         """One case, with what the person is shown. Raises `CaseError` (code `case_not_found`)."""
-        found = self._read(select(schema.cases).where(schema.cases.c.case == case))
+        table = schema.cases.c
+        found = self._read(select(schema.cases).where(table.case == case, table.tenant == self._people.tenant))
         if not found:
             raise CaseError(f"there is no case `{case}`; `remit cases` lists them", code="case_not_found")
         return found[0]
 
+    async def decide_all(
+        self, cases: Iterable[str], decision: Decision, *, token: str, reason: str = ""
+    ) -> list[Decided]:
+        """Decide many cases alike. One that can't be decided keeps no other from it; what became of each, in order."""
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(case: str) -> Decided:
+            async with free:
+                try:
+                    return Decided(case=case, decided=await self.decide(case, decision, token=token, reason=reason))
+                except RemitError as error:
+                    return Decided(case=case, error=error)
+
+        return list(await asyncio.gather(*(one(case) for case in dict.fromkeys(cases))))
+
     async def decide(self, case_id: str, decision: Decision, *, token: str, reason: str = "") -> Case:
         """Decide a case as the person that `token` belongs to.
 
-        Raises `CaseError`: `case_closed`, `case_expired`, or the code of what keeps this person from deciding it;
-        `IdentityError` for the token.
+        Raises `CaseError`: `case_closed`, `case_expired`, `release_not_at_hand` where the run could not go on with an
+        approval, or the code of what keeps this person from deciding it; `IdentityError` for the token.
         """
         now = self._journal.clock()
-        claims = self._verifier.verify(token, now)
+        person = self._people.holder(token, SCOPE, now)
         case = self.get(case_id)
-        person = self._people(claims.principal)
-        if person is None:
-            raise CaseError(f"`{claims.principal}` is not a person of this project", code="approver_unknown")
-        if SCOPE not in claims.scopes:
-            raise CaseError(f"the token does not hold `{SCOPE}`; get one that does", code="scope_missing")
         _check_open(case, now)
         for _ in range(_MOST_TRIES - 1):
             try:
@@ -122,6 +176,8 @@ class Cases:
         refused = self._refuse(case, person, events)
         if refused is not None:
             raise CaseError(refused.message, code=refused.code)
+        if decision is Decision.APPROVED:
+            self._check_at_hand(case, events)
         draft = self._draft(case, question, decision, person, reason)
 
         def write(reservation: Reservation) -> Recording[None]:
@@ -138,6 +194,17 @@ class Cases:
                 raise CaseError(message, code="case_closed") from error
             raise
         return self.get(case.case)
+
+    def _check_at_hand(self, case: Case, events: list[Event]) -> None:
+        """An approval that its run can't use would only seem to help."""
+        opened: Mapping[str, Any] = events[0].sealed or events[0].body
+        try:
+            self._programs.at_hand(opened["contract"], events[0].header.refs["release"])
+        except (RunError, ConfigError) as error:
+            raise CaseError(
+                f"run `{case.run}` can't go on with an approval: {error.message}; or deny the case, which ends the run",
+                code="release_not_at_hand",
+            ) from error
 
     def _draft(
         self, case: Case, question: Mapping[str, Any], decision: Decision, person: Person, reason: str
@@ -165,8 +232,7 @@ class Cases:
     def _refuse(self, case: Case, person: Person, events: list[Event]) -> Deny | None:
         """Why this person may not decide. Rules that ask different roles ask for somebody who holds all of them."""
         opened: Mapping[str, Any] = events[0].sealed or events[0].body
-        queue = self._queues.get(case.queue.removeprefix("queue:"), ())
-        asked = [(role,) for role in dict.fromkeys(case.roles)] or [queue]
+        asked = [(role,) for role in dict.fromkeys(case.roles)] or [self._people.roles_of(case.queue)]
         for roles in asked:
             refused = may_decide(person, roles, events[0].header.actor, opened.get("on_behalf_of"), None)
             if refused is not None:
@@ -188,11 +254,22 @@ class Cases:
         return _question(case, events)
 
 
+def _names_rule(rule: str) -> ColumnElement[bool]:
+    """Whether an approval is asked by a rule: its reason is the rules' names, with commas between them."""
+    reason, within = schema.cases.c.reason, f", {rule}, "
+    padded = literal(", ") + reason + ", "
+    return or_(reason == rule, padded.contains(within, autoescape=True))
+
+
 def _check_open(case: Case, now: int) -> None:
     if case.status != "open":
         raise CaseError(f"case `{case.case}` is already {case.status}", code="case_closed")
     if case.expires_at is not None and now > case.expires_at:
-        raise CaseError(f"case `{case.case}` has expired; the run must ask again", code="case_expired")
+        raise CaseError(
+            f"case `{case.case}` has expired: nobody decided in time, so its call is denied and nothing is carried out; "
+            f"run `{case.run}` ends or goes on without it (`remit work`), and a new run would ask anew",
+            code="case_expired",
+        )
 
 
 def _question(case: Case, events: list[Event]) -> Mapping[str, Any]:

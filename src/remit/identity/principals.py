@@ -7,7 +7,8 @@ Names are ASCII and lower case, so that no name has a look-alike. A contract dec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -105,11 +106,39 @@ class Principal:
     updated_us: int
 
 
-class Principals:
-    """The table `principals`. Each method is one short transaction and raises `StorageError` if it fails."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declared:
+    """A principal that the project declares, whether or not the table has it."""
 
-    def __init__(self, engine: Engine) -> None:
+    tenant: str
+    kind: PrincipalKind
+
+
+def _nobody() -> Mapping[str, Declared]:
+    return {}
+
+
+class Principals:
+    """The table `principals`. Each method is one short transaction and raises `StorageError` if it fails.
+
+    `declared` says who is declared now. Who is declared and not in the table yet is enabled: reading never writes,
+    and the row is made when it is first needed, to act, to decide or to be disabled.
+    """
+
+    def __init__(self, engine: Engine, declared: Callable[[], Mapping[str, Declared]] = _nobody) -> None:
         self._engine = engine
+        self._declared = declared
+
+    def ensure(self, wanted: Iterable[str], now_us: int) -> None:
+        """Register those that are declared and not in the table. Raises as `register` does."""
+        asked = [name for name in wanted if name in self._declared()]
+        query = select(principals.c.principal, principals.c.tenant).where(principals.c.principal.in_(asked))
+        with storage_errors("look for principals"), self._engine.connect() as connection:
+            known = {row.principal: row.tenant for row in connection.execute(query)}
+        for name in asked:
+            declared = self._declared()[name]
+            if known.get(name) != declared.tenant:
+                self.register(name, declared.tenant, declared.kind, now_us)
 
     def register(self, principal: str, tenant: str, kind: PrincipalKind, now_us: int) -> Principal:
         """Make a principal known and enabled. One that is known already stays as it is, disabled if it was.
@@ -130,13 +159,12 @@ class Principals:
             "enabled": True,
             "updated_at": now_us,
         }
-        with storage_errors(f"register `{principal}`"):
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(insert(principals).values(row))
-            except IntegrityError:
-                pass  # known already; what stands there counts
         found = self.get(principal)
+        if found is None:
+            with storage_errors(f"register `{principal}`"), suppress(IntegrityError), self._engine.begin() as connection:
+                # Where another process is faster, what stands there counts.
+                connection.execute(insert(principals).values(row))
+            found = self.get(principal)
         if found is None or found.tenant != tenant:
             raise IdentityError(
                 f"principal `{principal}` is registered for another tenant; choose another name",
@@ -153,6 +181,7 @@ class Principals:
         self._set(principal, {"enabled": False, "updated_at": now_us})
 
     def _set(self, principal: str, values: dict[str, Any]) -> None:
+        self.ensure([principal], values["updated_at"])
         with storage_errors(f"change `{principal}`"), self._engine.begin() as connection:
             changed = connection.execute(update(principals).where(principals.c.principal == principal).values(values))
         if changed.rowcount != 1:
@@ -168,15 +197,26 @@ class Principals:
         return None if row is None else _principal(row)
 
     def list(self, tenant: str) -> tuple[Principal, ...]:
-        """Every principal of a tenant, by name."""
-        query = select(principals).where(principals.c.tenant == tenant).order_by(principals.c.principal)
+        """Every principal of a tenant, by name: those in the table, and those declared that it lacks (`updated_us` 0)."""
+        query = select(principals).where(principals.c.tenant == tenant)
         with storage_errors("list the principals"), self._engine.connect() as connection:
-            return tuple(_principal(row) for row in connection.execute(query))
+            found = {row.principal: _principal(row) for row in connection.execute(query)}
+        for name, declared in self._declared().items():
+            if declared.tenant == tenant and name not in found:
+                found[name] = Principal(
+                    principal=name, tenant=tenant, kind=declared.kind, enabled=True, updated_us=0
+                )
+        return tuple(found[name] for name in sorted(found))
 
     def person(self, person: str, name: str, roles: Iterable[str]) -> Person:
-        """A declared person with the state that the table holds; one without a row is disabled."""
-        found = self.get(person_principal(person))
-        return Person(id=person, name=name, roles=frozenset(roles), enabled=found is not None and found.enabled)
+        """A person with the state that the table holds; one without a row is enabled if declared, else disabled."""
+        principal = person_principal(person)
+        found, declared = self.get(principal), self._declared().get(principal)
+        if found is None:
+            enabled = declared is not None
+        else:
+            enabled = found.enabled and (declared is None or declared.tenant == found.tenant)
+        return Person(id=person, name=name, roles=frozenset(roles), enabled=enabled)
 
 
 def _principal(row: Row[Any]) -> Principal:

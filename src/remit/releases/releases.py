@@ -1,16 +1,18 @@
-"""Approving releases. Where a project asks for it, no run opens under a release that nobody has approved."""
+"""Approving releases. Where a project asks for it, no run opens under a release that nobody has approved.
+
+What a release covers is said in `releases.bundle`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
 
 from remit.errors import CaseError, RunError
 from remit.gate.authority import Authority
-from remit.identity.principals import Person, may_decide
-from remit.identity.tokens import TokenVerifier
+from remit.identity.people import People
+from remit.identity.principals import may_decide
 from remit.storage.database import Database, storage_errors
 from remit.storage.schema import releases
 from remit.values import Json, encode
@@ -33,16 +35,8 @@ class Release:
 class Releases:
     """The releases of one project. `role` is who approves (`role:release-manager`); `None` asks for nobody."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        verifier: TokenVerifier,
-        people: Callable[[str], Person | None],
-        role: str | None,
-    ) -> None:
+    def __init__(self, *, database: Database, people: People, role: str | None) -> None:
         self._database = database
-        self._verifier = verifier
         self._people = people
         self._role = role
 
@@ -66,10 +60,7 @@ class Releases:
                 "this project asks for no approval of releases; set `approval` under `[releases]` in remit.toml",
                 code="release_needs_none",
             )
-        claims = self._verifier.verify(token, now_us)
-        person = self._people(claims.principal)
-        if person is None or SCOPE not in claims.scopes:
-            raise CaseError(f"`{claims.principal}` may not approve releases", code="approver_unknown")
+        person = self._people.holder(token, SCOPE, now_us)
         author = authority.contract.author
         if author is None:
             raise CaseError(
@@ -89,7 +80,8 @@ class Releases:
         """An approved release, or `None`."""
         table = releases.c
         columns = (table.release, table.contract, table.author, table.approved_by, table.approved_at)
-        query = select(*columns).where(table.release == release, table.approved_by.is_not(None))
+        approved = (table.release == release, table.tenant == self._people.tenant, table.approved_by.is_not(None))
+        query = select(*columns).where(*approved)
         with storage_errors("read the releases"), self._database.engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else Release(**row)

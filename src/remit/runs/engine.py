@@ -6,308 +6,215 @@ What happened inside a run is in the journal. The table `runs` only says which w
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from traceback import format_exception
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import jsonschema_rs
-from sqlalchemy import and_, or_, select, update
-
-from remit.errors import ConfigError, FenceLost, RemitError, RunError, StorageError
-from remit.gate.authority import Authority
+from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.gate.gate import Gate
-from remit.gate.record import open_case_for, withdraw_approvals
-from remit.gate.verdicts import Completed, Denied
 from remit.identity.tokens import TokenIssuer, TokenRequest, scopes_of
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
+from remit.runs import ending
+from remit.runs.closing import Closing
 from remit.runs.fold import Folded, fold, new_state, resumed
-from remit.runs.run import Escalated, NotCompleted, Parked, Run
-from remit.storage import rows, schema
-from remit.storage.database import Database, storage_errors
+from remit.runs.leases import held
+from remit.runs.program import Program, Programs, RunResult
+from remit.runs.run import Run
+from remit.runs.table import LEASE_US, Lease, RunTable
+from remit.runs.worker import Worker
+from remit.storage import rows
 from remit.storage.rows import RunRow
-from remit.values import Json, ValueRefused, encode, leaves
+from remit.values import Json, encode
 
-_log = logging.getLogger("remit")
-
-Workflow = Callable[[Run, Any], Awaitable[Any]]
-
-LEASE_MS = 20_000
-"""How long a worker that says nothing keeps a run. It says something three times as often."""
-
+__all__ = ["Engine", "Program", "Programs", "RunResult"]
 
 _AT_ONCE_US = 1_000_000
 """Who drives a run within this time of opening it has just opened it; later on, it has waited for a worker."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """What a run executes: the authority it acts under, and the code and schemas of its contract."""
-
-    authority: Authority
-    input_validator: jsonschema_rs.Draft202012Validator
-    output_validator: jsonschema_rs.Draft202012Validator
-    bundle: Json
-    """All that shapes behaviour, as the release's digest covers it."""
-    workflow: Workflow | None
-    """`None` for a contract whose agent lives elsewhere and only proposes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """How a run stands when nobody drives it any more.
-
-    `outcome`: completed, escalated, denied, failed, unknown, diverged; or held while it waits for a person.
-    """
-
-    run: str
-    outcome: str
-    output: Json = None
-    reason: str = ""
-    case: str | None = None
-
-
-Programs = Callable[[str, str | None], Program]
-"""`programs(contract, release)`: the program of a contract; under `release` where a run has begun, else the current one.
-
-Raises `RunError` where that release is not at hand.
-"""
+_MOST_RESUMES = 20
+"""A run that was taken up so often in a row, and never did anything, is not going to."""
 
 
 class Engine:
     """One per process. Any number of them may share a database."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        journal: Journal,
-        gate: Gate,
-        issuer: TokenIssuer,
-        redactor: Redactor,
-        programs: Programs,
+        self, *, table: RunTable, closing: Closing, gate: Gate, issuer: TokenIssuer, redactor: Redactor, programs: Programs
     ) -> None:
-        self._database = database
-        self._journal = journal
+        self._table = table
+        self._closing = closing
+        self._journal: Journal = closing.journal
         self._gate = gate
         self._issuer = issuer
         self._redactor = redactor
         self._programs = programs
-        self._worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._worker = Worker(table, self.drive, redactor)
 
     async def open(
         self, contract: str, request: Json, *, on_behalf_of: str | None = None, request_key: str | None = None
     ) -> str:
         """Open a run for a request and return its id; the same `request_key` again gives the run it has opened.
 
-        Raises `RunError` (code `input_invalid`) for a request that does not meet the contract's input schema.
+        Raises `RunError`: `input_invalid` for a request that does not meet the contract's input schema,
+        `request_key_reused` where the key has opened a run for another request or for somebody else.
         """
-        program = self._programs(contract, None)
-        _check_input(program, request)
+        program = self._programs.admitted(contract, on_behalf_of)
+        program.check_input(request)
         if self._redactor.holds_credential(request):
             raise RunError("the request holds a credential of the gateway", code="input_invalid")
-        authority = program.authority
-        key = request_key or uuid.uuid4().hex
-        known = self._run_of_request(authority, key)
-        if known is not None:
-            return known
-        run = f"run-{uuid.uuid4().hex[:16]}"
-        log, keys = self._journal.start(authority.tenant, run)
-        now = self._journal.clock()
-        body = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        shown = self._redactor.redact(body).value
-        opened = Draft(
-            type=EventType.RUN_OPENED,
-            actor=authority.principal,
-            refs={"release": authority.release, "policy": authority.policy.digest},
-            body=shown,
-            sealed=self._redactor.sealed(shown, body),
-        )
-        row = RunRow(
-            run=run,
-            tenant=authority.tenant,
-            contract=contract,
-            release=authority.release,
-            principal=authority.principal,
-            request_key=key,
-            opened_at=now,
-            worker=self._worker,
-            lease_until=now + LEASE_MS * 1000,
-        )
+        asked = encode([request, on_behalf_of])
+        row = self._row(program, self._table.keyed("request", asked), request_key)
+        if request_key is not None:
+            known = self._opened(row)
+            if known is not None:
+                return known
+        log, keys = self._journal.start(row.tenant, row.run)
+        opened = self._opening(program, contract, request, on_behalf_of)
         try:
-            await self._journal.append(log, opened, statements=[keys, rows.open_run(row)])
+            await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:
             # Not the fence but the request key: somebody opened a run for this request at the same moment.
-            known = self._run_of_request(authority, key)
+            known = self._opened(row)
             if known is None:
                 raise
             return known
-        return run
+        except StorageError as error:
+            raise _not_known(error, request_key) from error
+        return row.run
+
+    def run_of(self, contract: str, request_key: str) -> str | None:
+        """The run that a request key has opened, if it was used before."""
+        found = self._table.opened(contract, self._table.keyed("key", request_key.encode()))
+        return None if found is None else found.run
 
     async def drive(self, run: str) -> RunResult:
-        """Drive a run as far as it goes now. Raises `RunError` (code `run_busy`) where another worker has it."""
-        contract, standing = self._standing(run)
-        if standing.outcome != "closed" and self._is_foreign(contract):
+        """Drive a run as far as it goes now; `running` where another drive has it, this process's own among them.
+
+        Raises `RunError` (`release_not_at_hand`, `no_workflow`) or `ConfigError` for what keeps it from going on,
+        `StorageError` with the run's name where it can't be recorded.
+        """
+        standing = self._table.standing(run)
+        if standing.elsewhere and standing.status != "closed":
             raise RunError("the agent of this contract lives elsewhere; open a session for it", code="no_workflow")
-        if not self._claim(run):
-            return self._standing(run)[1]
-        async with self._beating(run):
+        if standing.status == "closed":
+            return self._closed(run)
+        case = self._table.asking(run) if standing.status == "held" else None
+        if case is not None:
+            return RunResult(run=run, outcome="held", case=case)
+        lease = self._table.claim(standing)
+        if lease is None:
+            return RunResult(run=run, outcome="running", reason="it is driven already, by another worker or call")
+        async with held(self._table, lease):
             try:
-                folded, program = self._load(run)
-                if folded.closed is not None:
-                    return RunResult(run=run, outcome=folded.closed, output=folded.output)
-                await self._resume(folded)
-                return await self._execute(program, folded)
+                return await self._drive(lease)
             except FenceLost:
                 return RunResult(run=run, outcome="running", reason="another worker goes on with it")
+            except StorageError as error:
+                raise _named(error, run, "goes on by itself once the database can be written (`remit work`)") from error
+            except (RunError, ConfigError) as error:
+                lease.trouble = self._redactor.text(error.message)
+                raise
 
     @asynccontextmanager
     async def session(self, run: str) -> AsyncGenerator[tuple[Run, Folded], None]:
-        """Hold a run open for an agent that lives elsewhere and proposes calls; the caller closes the run."""
-        if not self._claim(run):
-            raise RunError(f"run `{run}` is closed, or driven by another worker", code="run_busy")
-        async with self._beating(run):
-            folded, _ = self._load(run)
-            await self._resume(folded)
-            yield self._run(folded), folded
+        """Hold a run open for an agent that lives elsewhere and proposes calls; the caller closes the run.
+
+        Raises `RunError` (code `run_busy`) where the run is closed, or held by another drive or session.
+        """
+        lease = self._table.claim(self._table.standing(run))
+        if lease is None:
+            raise RunError(f"run `{run}` is closed, or driven by another worker or session", code="run_busy")
+        async with held(self._table, lease):
+            try:
+                folded, _ = self._load(run, lease)
+                await self._resume(folded, lease)
+                try:
+                    yield self._run(folded), folded
+                finally:
+                    # Whoever keeps the handle can do nothing with it any more.
+                    folded.state.ended = folded.state.ended or "was left by its agent"
+            except FenceLost:
+                raise
+            except StorageError as error:
+                raise _named(error, run, "goes on when its agent opens it again under the same request key") from error
 
     async def finish(self, folded: Folded, outcome: str, *, output: Json = None, reason: str = "") -> RunResult:
         """Close a run: its last event and its row, in one transaction."""
+        return await self._closing.finish(folded, outcome, output=output, reason=reason)
+
+    async def fail(self, folded: Folded, reason: str) -> RunResult:
+        """Close a run as failed, whatever its agent or workflow was in the middle of."""
+        folded = await ending.abandon(self._journal, folded, self._reloaded, reason)
+        return await self.finish(folded, "failed", reason=reason)
+
+    async def give_up(self, folded: Folded, outcome: str, code: str, reason: str) -> RunResult:
+        """Close a run that can't go on, with a case that asks a person to see to it."""
+        folded = await ending.abandon(self._journal, folded, self._reloaded, reason)
+        case = await ending.open_case(self._journal, folded, code, reason)
+        await self.finish(folded, outcome, reason=reason)
+        return RunResult(run=folded.state.run, outcome=outcome, reason=reason, case=case)
+
+    async def park(self, folded: Folded, case: str) -> RunResult:
+        """Free the worker while a person decides. If the person was faster than this, the run is found waiting."""
         state = folded.state
-        body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.place.n}
-        shown = self._redactor.redact(body).value
-        closed = Draft(
-            type=EventType.RUN_CLOSED,
-            actor=state.authority.principal,
-            verdict=outcome,
-            body=shown,
-            sealed=self._redactor.sealed(shown, body),
-            latency_us=max(0, self._journal.clock() - state.opened_at - state.parked_us),
-        )
-        statements = [
-            rows.set_run(state.run, "closed", self._journal.clock(), outcome),
-            withdraw_approvals(state),
-        ]
-        await self._journal.append(state.log, closed, statements=statements)
-        return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
+        state.ended = state.ended or "waits for a person"
+        await state.turns.idle()
+        assert folded.lease is not None
+        self._table.park(folded.lease)
+        return RunResult(run=state.run, outcome="held", case=case)
 
     def check_output(self, folded: Folded, output: Json) -> None:
         """Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema."""
         authority = folded.state.authority
-        problem = _output_problem(self._programs(authority.contract.contract, authority.release), output)
+        problem = self._programs.at_hand(authority.contract.contract, authority.release).output_problem(output)
         if problem:
             raise RunError(problem, code="output_invalid")
 
     def waiting(self) -> list[str]:
-        """Runs that somebody should drive now: decided by a person, expired while held, or left by their worker.
-
-        A run whose agent lives elsewhere waits for that agent and for nobody else.
-        """
-        table, now = schema.runs.c, self._journal.clock()
-        expired = select(schema.cases.c.run).where(schema.cases.c.status == "open", schema.cases.c.expires_at < now)
-        query = select(table.run, table.contract).where(
-            or_(
-                table.status == "ready",
-                and_(table.status == "running", or_(table.lease_until < now, table.lease_until.is_(None))),
-                and_(table.status == "held", table.run.in_(expired)),
-            )
-        )
-        with storage_errors("look for runs"), self._database.engine.connect() as connection:
-            found = connection.execute(query.order_by(table.opened_at)).all()
-        return [row.run for row in found if not self._is_foreign(row.contract)]
+        """Runs that somebody should drive now. A run whose agent lives elsewhere waits for that agent and nobody else."""
+        return self._table.waiting()
 
     async def work(self, stop: asyncio.Event, *, poll_ms: int = 200, at_once: int = 8) -> None:
         """Drive whatever is waiting until `stop` is set; then finish what has begun."""
-        driving: dict[str, asyncio.Task[RunResult]] = {}
-        rests_until: dict[str, int] = {}
-        while not stop.is_set():
-            now = self._journal.clock()
-            for run in self.waiting():
-                if len(driving) < at_once and run not in driving and rests_until.get(run, 0) <= now:
-                    driving[run] = asyncio.ensure_future(self.drive(run))
-            await _wait_any([*driving.values()], stop, poll_ms)
-            ended = {run: _failure(task) for run, task in driving.items() if task.done()}
-            for run, error in ended.items():
-                del driving[run]
-                if error is not None:
-                    # What keeps it from going on may last; it is not tried without a pause.
-                    _log.warning("run %s can't go on: %s", run, self._redactor.text(error.message))
-                    rests_until[run] = now + LEASE_MS * 1000
-        await asyncio.gather(*driving.values(), return_exceptions=True)
+        await self._worker.work(stop, poll_ms=poll_ms, at_once=at_once)
+
+    def drive_waiting(self) -> AsyncGenerator[RunResult, None]:
+        """Drive each run that waits now, once; one that can't go on is `stuck`, with the reason."""
+        return self._worker.once()
 
     # What follows is how a run is driven.
 
-    def _is_foreign(self, contract: str) -> bool:
-        """Whether no workflow drives the runs of a contract. One that can't be loaded is for `drive` to report."""
+    async def _drive(self, lease: Lease) -> RunResult:
+        run = lease.run
         try:
-            return self._programs(contract, None).workflow is None
-        except (ConfigError, RunError):
-            return False
+            folded, program = self._load(run, lease)
+        except (RunError, ConfigError):
+            ended = await self._closing.refused(run)
+            if ended is None:
+                raise
+            return ended
+        if folded.closed is not None:
+            return RunResult(run=run, outcome=folded.closed, output=folded.output)
+        # Before anything else, so that a worker that was overtaken can't write behind what this one finds.
+        await self._resume(folded, lease)
+        if folded.resumes > _MOST_RESUMES:
+            reason = f"it was taken up {folded.resumes} times in a row and came to nothing"
+            return await self.give_up(folded, "failed", "no_progress", reason)
+        return await ending.execute(self, program, folded, self._run(folded))
 
-    async def _execute(self, program: Program, folded: Folded) -> RunResult:
-        assert program.workflow is not None
+    async def _resume(self, folded: Folded, lease: Lease) -> None:
+        """Note that a run which was driven before, or has lain about since it was opened, is taken up again."""
+        idle_us = lease.idle_us
+        if lease.first and idle_us is not None and idle_us <= _AT_ONCE_US:
+            return
         state = folded.state
-        try:
-            output = await program.workflow(self._run(folded), folded.request)
-        except Parked as parked:
-            return await self.park(folded, parked.case)
-        except Escalated as escalated:
-            result = await self.finish(folded, "escalated", reason=escalated.reason)
-            return RunResult(run=state.run, outcome="escalated", reason=result.reason, case=escalated.case)
-        except NotCompleted as ended:
-            return await self.finish(folded, _outcome_name(ended), reason=ended.message)
-        except FenceLost:
-            raise
-        except RemitError as error:
-            return await self._give_up(folded, error)
-        except Exception as error:  # noqa: BLE001 - the edge: whatever the workflow raises, its run is closed on record
-            _log.error("run %s: %s", state.run, self._redactor.text("".join(format_exception(error))))
-            return await self.finish(folded, "failed", reason=f"the workflow broke: {type(error).__name__}: {error}")
-        problem = _output_problem(program, output)
-        if problem:
-            return await self.finish(folded, "failed", reason=problem)
-        return await self.finish(folded, "completed", output=output)
-
-    async def _resume(self, folded: Folded) -> None:
-        """Note that a run which has begun before, or has lain about since it was opened, is taken up again."""
-        state = folded.state
-        if state.log.place.n > 2 or self._journal.clock() - folded.active_at > _AT_ONCE_US:
-            await self._journal.append(
-                state.log, Draft(type=EventType.RUN_RESUMED, actor=state.authority.principal, body={})
-            )
-            resumed(folded, self._journal.clock())
-
-    async def _give_up(self, folded: Folded, error: RemitError) -> RunResult:
-        """A run that can't go on: what can't be recorded stays as it is, the rest becomes a case."""
-        if isinstance(error, StorageError):
-            # A call may be without its outcome now: closing the run would hide that from whoever takes it up.
-            raise error
-        case_id, opened, statement = open_case_for(folded.state, "", kind=error.code, reason=error.message)
-        await self._journal.append(folded.state.log, opened, statements=[statement])
-        outcome = "diverged" if error.code == "diverged" else "failed"
-        closed = await self.finish(folded, outcome, reason=error.message)
-        return RunResult(run=closed.run, outcome=outcome, reason=error.message, case=case_id)
-
-    async def park(self, folded: Folded, case: str) -> RunResult:
-        """Free the worker while a person decides. If the person was faster than this, the run is ready at once."""
-        state = folded.state
-        now = self._journal.clock()
-        table, cases = schema.runs.c, schema.cases.c
-        mine = update(schema.runs).where(table.run == state.run, table.worker == self._worker)
-        with storage_errors("park the run"), self._database.engine.begin() as connection:
-            connection.execute(mine.values(status="held", updated_at=now, worker=None, lease_until=None))
-        # Only now is the case looked at: whoever decides from here on finds the run held and makes it ready.
-        decided = select(cases.run).where(cases.case == case, cases.status != "open").exists()
-        ready = update(schema.runs).where(table.run == state.run, table.status == "held", decided)
-        with storage_errors("park the run"), self._database.engine.begin() as connection:
-            connection.execute(ready.values(status="ready"))
-        return RunResult(run=state.run, outcome="held", case=case)
+        draft = Draft(type=EventType.RUN_RESUMED, actor=state.authority.principal, body={"idle_us": idle_us})
+        await self._journal.append(state.log, draft)
+        resumed(folded, self._journal.clock(), idle_us)
+        folded.resumes += 1
 
     def _run(self, folded: Folded) -> Run:
         return Run(folded, gate=self._gate, journal=self._journal, token=self._minter(folded))
@@ -335,11 +242,11 @@ class Engine:
 
         return mint
 
-    def _load(self, run: str) -> tuple[Folded, Program]:
+    def _load(self, run: str, lease: Lease | None) -> tuple[Folded, Program]:
         log, events = self._journal.reopen(run)
         opened = events[0]
         body = cast("Mapping[str, Any]", opened.sealed or opened.body)
-        program = self._programs(body["contract"], opened.header.refs["release"])
+        program = self._programs.at_hand(body["contract"], opened.header.refs["release"])
         state = new_state(
             program.authority,
             log,
@@ -348,104 +255,78 @@ class Engine:
             on_behalf_of=body["on_behalf_of"],
             opened_at=opened.header.at,
         )
-        return fold(events, state), program
+        folded = fold(events, state)
+        folded.lease = lease
+        return folded, program
 
-    def _run_of_request(self, authority: Authority, key: str) -> str | None:
-        table = schema.runs.c
-        query = select(table.run).where(
-            table.tenant == authority.tenant,
-            table.contract == authority.contract.contract,
-            table.request_key == key,
+    def _reloaded(self, folded: Folded) -> Folded:
+        again, _ = self._load(folded.state.run, folded.lease)
+        # The log stays the one that this drive has held: what somebody else has written since still stops it.
+        again.state.log = folded.state.log
+        return again
+
+    def _closed(self, run: str) -> RunResult:
+        """How a closed run ended, as its record has it."""
+        closed = self._journal.reader.events(run)[-1]
+        shown: dict[str, Any] = closed.body or {}
+        output = (closed.sealed or shown).get("output")
+        return RunResult(run=run, outcome=closed.header.verdict, output=output, reason=shown.get("reason", ""))
+
+    # And this is how one is opened.
+
+    def _row(self, program: Program, digest: str, request_key: str | None) -> RunRow:
+        key = uuid.uuid4().hex if request_key is None else request_key
+        return RunRow(
+            run=f"run-{uuid.uuid4().hex[:16]}",
+            tenant=program.authority.tenant,
+            contract=program.authority.contract.contract,
+            release=program.authority.release,
+            principal=program.authority.principal,
+            request_key=self._table.keyed("key", key.encode(errors="surrogatepass")),
+            request_digest=digest,
+            elsewhere=program.workflow is None,
+            opened_at=self._journal.clock(),
+            worker=self._table.opener,
+            lease_us=LEASE_US,
         )
-        with storage_errors("look for the run"), self._database.engine.connect() as connection:
-            return connection.execute(query).scalar()
 
-    def _standing(self, run: str) -> tuple[str, RunResult]:
-        """The contract of a run, and how it stands."""
-        table = schema.runs.c
-        with storage_errors("look for the run"), self._database.engine.connect() as connection:
-            columns = (table.contract, table.status, table.outcome)
-            row = connection.execute(select(*columns).where(table.run == run)).first()
-        if row is None:
-            raise RunError(f"there is no run `{run}`; `remit runs` lists them", code="run_not_found")
-        return row.contract, RunResult(run=run, outcome=row.outcome or row.status)
+    def _opening(self, program: Program, contract: str, request: Json, on_behalf_of: str | None) -> Draft:
+        authority = program.authority
+        body = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
+        shown = self._redactor.redact(body).value
+        return Draft(
+            type=EventType.RUN_OPENED,
+            actor=authority.principal,
+            refs={"release": authority.release, "policy": authority.policy.digest},
+            body=shown,
+            sealed=self._redactor.sealed(shown, body),
+        )
 
-    def _claim(self, run: str) -> bool:
-        """Take the lease of a run, if it is to be driven and nobody drives it."""
-        table, now = schema.runs.c, self._journal.clock()
-        free = or_(table.worker == self._worker, table.worker.is_(None), table.lease_until < now)
-        with storage_errors("claim the run"), self._database.engine.begin() as connection:
-            claimed = connection.execute(
-                update(schema.runs)
-                .where(table.run == run, table.status != "closed", free)
-                .values(status="running", worker=self._worker, lease_until=now + LEASE_MS * 1000, updated_at=now)
+    def _opened(self, row: RunRow) -> str | None:
+        """The run that this row's request key has opened before, if it was for the same request and person."""
+        found = self._table.opened(row.contract, row.request_key)
+        if found is None:
+            return None
+        if found.digest != row.request_digest:
+            raise RunError(
+                f"this request key has opened `{found.run}`, for another request or for somebody else; "
+                "give each request a key of its own",
+                code="request_key_reused",
             )
-        return claimed.rowcount == 1
-
-    @asynccontextmanager
-    async def _beating(self, run: str) -> AsyncGenerator[None, None]:
-        """Renew the lease while the run is driven, and end it with whatever made the driving end."""
-        beat = asyncio.ensure_future(self._beat(run))
-        try:
-            yield
-        finally:
-            beat.cancel()
-            self._let_go(run)
-
-    async def _beat(self, run: str) -> None:
-        while True:
-            await asyncio.sleep(LEASE_MS / 3000)
-            # A beat that is missed is made up for by the next; the fence holds whatever the lease says.
-            with suppress(StorageError):
-                self._claim(run)
-
-    def _let_go(self, run: str) -> None:
-        table = schema.runs.c
-        with storage_errors("let the run go"), self._database.engine.begin() as connection:
-            connection.execute(
-                update(schema.runs)
-                .where(table.run == run, table.worker == self._worker)
-                .values(worker=None, lease_until=None)
-            )
+        return found.run
 
 
-def _check_input(program: Program, request: Json) -> None:
-    try:
-        for _ in leaves(request):
-            pass
-        encode(request)
-    except ValueRefused as error:
-        raise RunError(f"the request is not acceptable: {error.message}", code="input_invalid") from error
-    error = next(iter(program.input_validator.iter_errors(request)), None)
-    if error is not None:
-        raise RunError(f"the request does not meet the contract's input schema: {error.message}", code="input_invalid")
+def _not_known(error: StorageError, request_key: str | None) -> StorageError:
+    """An error of the database at the very opening of a run: it may be on record, unless the record was refused."""
+    if error.code != StorageError.code:
+        return error
+    again = "give the request a key (`--key`) and try again" if request_key is None else "try again with the same key"
+    return StorageError(f"{error.message}; whether the run was opened isn't known: {again}, which opens it once")
 
 
-def _output_problem(program: Program, output: Json) -> str:
-    try:
-        for _ in leaves(output):
-            pass
-    except ValueRefused as error:
-        return f"the output is not acceptable: {error.message}"
-    error = next(iter(program.output_validator.iter_errors(output)), None)
-    return f"the output does not meet the contract's output schema: {error.message}" if error else ""
-
-
-def _outcome_name(ended: NotCompleted) -> str:
-    outcome = ended.outcome
-    assert not isinstance(outcome, Completed)
-    return "denied" if isinstance(outcome, Denied) else type(outcome).__name__.lower()
-
-
-async def _wait_any(tasks: list[asyncio.Task[RunResult]], stop: asyncio.Event, poll_ms: int) -> None:
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait([*tasks, stopping], timeout=poll_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-
-
-def _failure(task: asyncio.Task[RunResult]) -> RemitError | None:
-    """Why a run could not be driven; whatever is not one of our own errors is raised."""
-    error = None if task.cancelled() else task.exception()
-    if error is not None and not isinstance(error, RemitError):
-        raise error
-    return error
+def _named(error: StorageError, run: str, then: str) -> StorageError:
+    """An error of the database while a run is open: which run, and that it is not lost."""
+    if error.code != StorageError.code:
+        message = error.message if run in error.message else f"run `{run}`: {error.message}"
+        return StorageError(message, code=error.code)
+    return StorageError(f"{error.message}; `{run}` is on record and {then}; don't start it again", code=error.code)

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 from remit.gate.authority import Authority
 from remit.gate.call import Approval, Call, Proposal, RunState
-from remit.gate.gate import take_in_result
+from remit.gate.gate import note_denial, take_in_result
 from remit.gate.record import Decided
 from remit.gate.verdicts import Allow, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
 from remit.journal.events import Event, EventType
@@ -18,6 +18,7 @@ from remit.limits.meters import Reserved
 from remit.limits.rules import Demand
 from remit.policy.session import PastCall
 from remit.provenance.labels import CONTRACT, USER
+from remit.runs.table import Lease
 from remit.tools.spec import Resource
 from remit.values import Json
 
@@ -46,6 +47,10 @@ class Folded:
     """Cases that were opened for escalations, by step."""
     active_at: int = 0
     """When its worker last did something, in microseconds since the epoch."""
+    resumes: int = 0
+    """How often in a row it was taken up and nothing came of it."""
+    lease: Lease | None = None
+    """The hold of whoever drives it now."""
     closed: str | None = None
     """The outcome, once the run is closed."""
     output: Json = None
@@ -67,12 +72,18 @@ def fold(events: Sequence[Event], state: RunState) -> Folded:
         _apply(folded, event)
         if event.type not in FROM_BESIDE:
             folded.active_at = event.header.at
+            folded.resumes = folded.resumes + 1 if event.type is EventType.RUN_RESUMED else 0
     return folded
 
 
-def resumed(folded: Folded, at: int) -> None:
-    """From the last thing its worker did until now the run has waited; that is not its own time."""
-    folded.state.parked_us += at - folded.active_at
+def resumed(folded: Folded, at: int, idle_us: int | None) -> None:
+    """The run is taken up at `at`. Nobody had held it for `idle_us`, which is not its own time.
+
+    While somebody holds a run its time goes on, whatever they do: a person's answer is waited for without holding it.
+    Where it isn't known how long that was (`None`), it is all the time since its worker last did something.
+    """
+    since = at - folded.active_at
+    folded.state.parked_us += max(0, since if idle_us is None else min(idle_us, since))
     folded.active_at = at
 
 
@@ -84,7 +95,7 @@ def _apply(folded: Folded, event: Event) -> None:
             folded.request = (event.sealed or body)["request"]
             note_request(state, folded.request)
         case EventType.RUN_RESUMED:
-            resumed(folded, event.header.at)
+            resumed(folded, event.header.at, body.get("idle_us"))
         case EventType.CALL_DECIDED:
             _decided(folded, event, body)
         case EventType.CALL_COMPLETED | EventType.CALL_FAILED | EventType.CALL_UNKNOWN:
@@ -149,6 +160,7 @@ def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict
         action=state.authority.actions.get(body["tool"]),
         args=original["args"],
         args_digest=body["args_digest"],
+        key=body["key"],
         demand=Demand(calls=calls, writes=writes, rows=rows, money=money, currency=currency, spend=spend),
         labels={path: tuple(labels) for path, labels in body["labels"].items()},
         fields=tuple(body["fields"]),
@@ -164,6 +176,7 @@ def _outcome_of_verdict(state: RunState, tool: str, kind: str, verdict: dict[str
             left = max(0, state.authority.contract.attempts - state.rejections[tool])
             return Rejected(code=code, message=message, attempts_left=left)
         case "deny":
+            note_denial(state, code)
             return Denied(code=code, message=message, rules=tuple(verdict["rules"]))
         case _:
             return None
@@ -212,6 +225,7 @@ def _asked(event: Event, body: dict[str, Any]) -> Approval:
         policy=body["policy"],
         rules=tuple(body["shown"]["rules"]),
         shown=body["shown_digest"],
+        question=body["question_digest"],
         expires_at=body["expires_at"],
     )
 
@@ -230,6 +244,7 @@ def take_up_decision(state: RunState, event: Event) -> None:
         policy=asked.policy,
         rules=asked.rules,
         shown=asked.shown,
+        question=asked.question,
         expires_at=asked.expires_at,
         granted=body["decision"] == "approved",
         decided_by=body["by"],

@@ -42,7 +42,7 @@ class ForeignAgent:
             except StorageError:
                 raise
             except Exception as error:
-                await self._engine.finish(folded, "failed", reason=f"the agent broke: {type(error).__name__}")
+                await self._engine.fail(folded, f"the agent broke: {type(error).__name__}")
                 raise
             else:
                 waits_for = waiting_case(folded.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from remit.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-HEAD = "0001"
+    from sqlalchemy.engine import ExceptionContext
+
+HEAD = "0002"
 """The migration that this version of the code works with; a test holds it to the newest file in `migrations/`."""
 
 BUSY_MS = 5_000
@@ -41,22 +44,34 @@ class Database:
         """The file of a SQLite database."""
         return Path(self.url.database or "")
 
+    @property
+    def now_us(self) -> str:
+        """SQL for the database's own time, in microseconds since the epoch: the one clock that all its users share."""
+        return _NOW_US[self.url.get_backend_name()]
+
+    def __str__(self) -> str:
+        return str(self.path) if self.is_sqlite else f"{self.url.database} on {self.url.host or 'this machine'}"
+
     def close(self) -> None:
         self.engine.dispose()
 
 
-def open_database(url: str, *, folder: Path | None = None) -> Database:
+def open_database(url: str, *, folder: Path | None = None, must_exist: bool = False) -> Database:
     """Open and migrate. `sqlite:<path>` is relative to `folder`; `postgresql://…` is Postgres through psycopg 3.
 
-    Raises `ConfigError` for a URL that means nothing, `StorageError` where the database can't be used.
+    Raises `ConfigError` for a URL that means nothing, `StorageError` where the database can't be used; with code
+    `database_gone` where it `must_exist`, and is empty or isn't there.
     """
     parsed = _parse(url, folder)
     engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
     database = Database(url=parsed, engine=engine)
+    if database.is_sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "handle_error", _name_the_file(database.path))
     try:
         with storage_errors("open the database"):
+            if must_exist and (_is_missing(database) or _version(database) is None):
+                raise StorageError(f"database `{database}` is empty or isn't there", code="database_gone")
             if database.is_sqlite:
                 database.path.parent.mkdir(parents=True, exist_ok=True)
             _migrate(database)
@@ -64,6 +79,17 @@ def open_database(url: str, *, folder: Path | None = None) -> Database:
         database.close()
         raise
     return database
+
+
+_NOW_US = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+}
+
+
+def _is_missing(database: Database) -> bool:
+    """Whether opening it would make the file."""
+    return database.is_sqlite and not database.path.exists()
 
 
 def _parse(url: str, folder: Path | None) -> URL:
@@ -105,6 +131,16 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     set_up_sqlite(connection)
 
 
+def _name_the_file(path: Path) -> Callable[[ExceptionContext], None]:
+    """SQLite's errors don't say which file they are about, and only the file's disk tells why it can't be written."""
+
+    def note(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, sqlite3.Error):
+            context.original_exception.__dict__["file"] = path
+
+    return note
+
+
 def _migrate(database: Database) -> None:
     if _version(database) == HEAD:
         return
@@ -136,16 +172,16 @@ def storage_errors(doing: str) -> Generator[None]:
 
 _ADVICE = {
     "read-only transaction": "the server only reads now; let it write, or correct `database` in remit.toml",
+    "full": "free some space",
+    "no space left": "free some space",
     "readonly": "make the file and its folder writable for this user",
     "read-only": "make the file and its folder writable for this user",
     "unable to open": "make the file and its folder writable for this user",
-    "full": "free some space, then run it again: nothing was lost",
     "disk i/o": "look at the disk; nothing was recorded that is not durable",
     "locked": "another process holds the write lock; stop it or try again",
     "malformed": "the file is damaged; restore it from a backup",
     "not a database": "the file is damaged or something else; restore it from a backup",
     "lock timeout": "another process holds the lock; stop it or try again",
-    "no space left": "free some space, then run it again: nothing was lost",
     "connection refused": "start the server or correct `database` in remit.toml",
     "connection to server": "start the server or correct `database` in remit.toml",
     "server closed the connection": "it is tried again with the next record",
@@ -153,8 +189,27 @@ _ADVICE = {
 }
 
 
-def explain(error: BaseException | None) -> str:
-    """A driver's first line, and what to do about it where that is known."""
+_NO_SPACE_BYTES = 64 * 1024
+"""With less than this left, a disk takes no transaction any more."""
+
+
+def explain(error: BaseException | None, file: Path | None = None) -> str:
+    """A driver's first line, and what to do about it where that is known. `file`: the SQLite file it is about."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    if isinstance(error, sqlite3.Error) and _is_for_want_of_space(error, file):
+        line = f"{line}: the disk is full"
     advice = next((text for sign, text in _ADVICE.items() if sign in line.lower()), None)
     return f"{line}; {advice}" if advice else line
+
+
+def _is_for_want_of_space(error: sqlite3.Error, file: Path | None) -> bool:
+    """SQLite says `disk I/O error` or `unable to open` as well where it only lacked the room to write."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    file = file or getattr(error, "file", None)
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) or file is None:
+        return False
+    try:
+        found = os.statvfs(file.parent)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _NO_SPACE_BYTES

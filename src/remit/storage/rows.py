@@ -51,9 +51,30 @@ def make_ready(run: str, at: int) -> Statement:
     )
 
 
+def expire_approvals(run: str, at: int) -> Statement:
+    """Questions of a run that nobody answered in time are off the table."""
+    return Statement(
+        sql="UPDATE cases SET status = 'expired', decided_at = :at"
+        " WHERE run = :run AND kind = 'approval' AND status = 'open' AND expires_at < :at",
+        params={"run": run, "at": at},
+    )
+
+
+def withdraw_approvals(run: str, at: int) -> Statement:
+    """A closed run asks nobody any more."""
+    return Statement(
+        sql="UPDATE cases SET status = 'withdrawn', decided_at = :at"
+        " WHERE run = :run AND kind = 'approval' AND status = 'open'",
+        params={"run": run, "at": at},
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
-    """A run as it is opened."""
+    """A run as it is opened. `worker` keeps it for `lease_us`, so that who has opened it drives it first.
+
+    `request_key`, `request_digest`: keyed hashes. `elsewhere`: its agent drives it, and no worker does.
+    """
 
     run: str
     tenant: str
@@ -61,24 +82,28 @@ class RunRow:
     release: str
     principal: str
     request_key: str
+    request_digest: str
+    elsewhere: bool
     opened_at: int
-    worker: str | None
-    lease_until: int | None
+    worker: str
+    lease_us: int
 
 
-def open_run(row: RunRow) -> Statement:
+def open_run(row: RunRow, now_us: str) -> Statement:
+    """`now_us`: the database's own time, as SQL (`Database.now_us`)."""
     return Statement(
-        sql="INSERT INTO runs (run, tenant, contract, release, principal, status, request_key, opened_at, updated_at,"
-        " worker, lease_until) VALUES (:run, :tenant, :contract, :release, :principal, 'running', :request_key,"
-        " :opened_at, :opened_at, :worker, :lease_until)",
+        sql="INSERT INTO runs (run, tenant, contract, release, principal, status, request_key, request_digest,"  # noqa: S608 - our own text
+        " elsewhere, opened_at, updated_at, held_at, worker, lease_until) VALUES (:run, :tenant, :contract, :release,"
+        " :principal, 'running', :request_key, :request_digest, :elsewhere, :opened_at, :opened_at, :opened_at,"
+        f" :worker, {now_us} + :lease_us)",
         params=asdict(row),
     )
 
 
-def set_run(run: str, status: str, at: int, outcome: str | None = None) -> Statement:
-    """Change a run's status: running, held (waiting for a person), ready (to go on), closed. Ends any lease."""
+def close_run(run: str, outcome: str, at: int) -> Statement:
+    """The run is closed, and nobody's any more."""
     return Statement(
-        sql="UPDATE runs SET status = :status, outcome = :outcome, updated_at = :at, worker = NULL,"
-        " lease_until = NULL WHERE run = :run",
-        params={"run": run, "status": status, "at": at, "outcome": outcome},
+        sql="UPDATE runs SET status = 'closed', outcome = :outcome, updated_at = :at, worker = NULL,"
+        " lease_until = NULL, trouble = NULL WHERE run = :run",
+        params={"run": run, "at": at, "outcome": outcome},
     )

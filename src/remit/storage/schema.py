@@ -16,6 +16,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
     true,
 )
 
@@ -60,11 +62,21 @@ runs = Table(
     Column("principal", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("outcome", Text),
+    # Keyed hashes: a key may hold an address, and a request can be guessed.
     Column("request_key", Text, nullable=False),
+    Column("request_digest", Text, nullable=False, server_default=text("''")),
     Column("opened_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    # The lease: the token of one drive or session, and until when it lasts by the database's clock.
     Column("worker", Text),
     Column("lease_until", BigInteger),
+    # How often the lease was taken, and when somebody last held it, by that worker's clock.
+    Column("claims", Integer, nullable=False, server_default="0"),
+    Column("held_at", BigInteger),
+    # Its agent lives elsewhere and comes back by itself; no worker takes it up.
+    Column("elsewhere", Boolean, nullable=False, server_default=false()),
+    # Why it could not go on when somebody last tried.
+    Column("trouble", Text),
     UniqueConstraint("tenant", "contract", "request_key", name="runs_request"),
     Index("runs_status", "status", "lease_until"),
 )
@@ -120,4 +132,12 @@ releases = Table(
     Column("bundle", LargeBinary, nullable=False),
 )
 
-__all__ = ["cases", "events", "metadata", "meters", "principals", "releases", "run_keys", "runs"]
+about = Table(
+    "about",
+    metadata,
+    # Which database this is, and which keys it was written with.
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+__all__ = ["about", "cases", "events", "metadata", "meters", "principals", "releases", "run_keys", "runs"]

@@ -1,0 +1,177 @@
+"""The table `runs`: how runs stand, and which drive holds which run.
+
+A lease belongs to one drive or session, by a token of its own, and lasts by the database's clock, which all workers
+share. It only keeps workers from getting in each other's way: what stops one that was overtaken is the journal.
+"""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, literal_column, or_, select, update
+from sqlalchemy.sql.dml import Update
+
+from remit.errors import RunError
+from remit.journal.journal import Clock
+from remit.storage import schema
+from remit.storage.database import Database, storage_errors
+
+LEASE_US = 20_000_000
+"""How long a worker that says nothing keeps a run. It says something three times as often."""
+
+_RUNS, _CASES = schema.runs.c, schema.cases.c
+
+
+@dataclass(kw_only=True, slots=True)
+class Lease:
+    """One drive's hold on a run. `idle_us`: how long nobody had held it, `None` where that isn't known.
+
+    `first`: nobody has driven the run before. `trouble`: why the run can't go on; shown once the lease is given back.
+    """
+
+    run: str
+    token: str
+    idle_us: int | None
+    first: bool
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A run as its row has it. `status`: running, held (a person must decide), ready (to go on), closed.
+
+    `elsewhere`: its agent drives it, and no worker does. `claims`, `held_at`: how often the lease was taken, and when
+    somebody last held it.
+    """
+
+    run: str
+    status: str
+    elsewhere: bool
+    claims: int
+    held_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The run that a request key has opened, and the digest of the request it was opened for."""
+
+    run: str
+    digest: str
+
+
+class RunTable:
+    """The runs of one tenant. `key` is the tenant's own, for the hashes of request keys."""
+
+    def __init__(self, database: Database, *, tenant: str, clock: Clock, key: bytes) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._clock = clock
+        self._key = key
+        self._now: ColumnElement[Any] = literal_column(database.now_us)
+        self.opener = f"opened-{uuid.uuid4().hex}"
+        """Holds a run from its opening to its first drive, which takes it from here: only ever one drive can."""
+
+    @property
+    def now_us(self) -> str:
+        """The database's own time, as SQL."""
+        return self._database.now_us
+
+    def keyed(self, kind: str, data: bytes) -> str:
+        """What stands for a request or its key in the table: nobody learns either from it, or can try guesses."""
+        return hmac.digest(self._key, f"\0{kind}\0".encode() + data, "sha256").hex()
+
+    def opened(self, contract: str, request_key: str) -> Opened | None:
+        """What a request key (as its hash) has opened, if it was used before."""
+        query = self._of_tenant(_RUNS.run, _RUNS.request_digest)
+        row = self._first(query.where(_RUNS.contract == contract, _RUNS.request_key == request_key))
+        return None if row is None else Opened(run=row.run, digest=row.request_digest)
+
+    def standing(self, run: str) -> Standing:
+        """How a run stands. Raises `RunError` (code `run_not_found`)."""
+        query = self._of_tenant(_RUNS.status, _RUNS.elsewhere, _RUNS.claims, _RUNS.held_at)
+        row = self._first(query.where(_RUNS.run == run))
+        if row is None:
+            raise RunError(f"there is no run `{run}`; `remit runs` lists them", code="run_not_found")
+        return Standing(
+            run=run, status=row.status, elsewhere=bool(row.elsewhere), claims=row.claims, held_at=row.held_at
+        )
+
+    def asking(self, run: str) -> str | None:
+        """The case that a run waits for, while somebody can still decide it."""
+        query = select(_CASES.case).where(_CASES.run == run, _CASES.expires_at >= self._clock(), *_ASKED)
+        row = self._first(query.order_by(_CASES.opened_at).limit(1))
+        return None if row is None else row.case
+
+    def waiting(self, limit: int | None = None) -> list[str]:
+        """Runs that a worker should drive now: opened, decided by a person, expired while held, or left by their worker.
+
+        Those that could not go on when they were tried last come last. Held runs whose question is off the table are
+        among them, so that a worker which dies while it parks a run leaves no run behind.
+        """
+        asks = exists().where(_CASES.run == _RUNS.run, *_ASKED)
+        expired = exists().where(_CASES.run == _RUNS.run, _CASES.expires_at < self._clock(), *_ASKED)
+        free = or_(_RUNS.lease_until < self._now, _RUNS.lease_until.is_(None))
+        query = self._of_tenant(_RUNS.run).where(
+            ~_RUNS.elsewhere,
+            or_(
+                _RUNS.status == "ready",
+                and_(_RUNS.status == "running", free),
+                and_(_RUNS.status == "held", or_(~asks, expired)),
+            ),
+        )
+        query = query.order_by(_RUNS.trouble.is_not(None), _RUNS.opened_at).limit(limit)
+        with storage_errors("look for runs"), self._database.engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def claim(self, found: Standing) -> Lease | None:
+        """Take the lease of a run that is not closed; `None` where somebody holds it, or has taken it since."""
+        now = self._clock()
+        lease = Lease(
+            run=found.run,
+            token=uuid.uuid4().hex,
+            idle_us=None if found.held_at is None else max(0, now - found.held_at),
+            first=found.claims == 0,
+        )
+        free = or_(_RUNS.worker.is_(None), _RUNS.worker == self.opener, _RUNS.lease_until < self._now)
+        # Counted, so that of two who saw the same row one takes it.
+        same = and_(_RUNS.run == found.run, _RUNS.tenant == self._tenant, _RUNS.claims == found.claims)
+        taken: dict[str, Any] = {"worker": lease.token, "lease_until": self._now + LEASE_US, "claims": found.claims + 1}
+        claiming = update(schema.runs).where(same, _RUNS.status != "closed", free)
+        claimed = self._change(claiming.values(status="running", held_at=now, updated_at=now, **taken))
+        return lease if claimed else None
+
+    def renew(self, lease: Lease) -> bool:
+        """Hold it for longer; false where it is somebody else's by now."""
+        return self._change(_mine(lease).values(lease_until=self._now + LEASE_US, held_at=self._clock()))
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; one that is somebody else's by now stays theirs."""
+        left = {"worker": None, "lease_until": None, "held_at": self._clock(), "trouble": lease.trouble or None}
+        self._change(_mine(lease).values(left))
+
+    def park(self, lease: Lease) -> None:
+        """The run waits for a person, and for no worker until they have decided."""
+        now = self._clock()
+        left = {"worker": None, "lease_until": None, "held_at": now, "updated_at": now, "trouble": None}
+        self._change(_mine(lease).values(status="held", **left))
+
+    def _change(self, statement: Update) -> bool:
+        with storage_errors("change the lease"), self._database.engine.begin() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def _of_tenant(self, *columns: Any) -> Any:
+        return select(*columns).where(_RUNS.tenant == self._tenant)
+
+    def _first(self, query: Select[Any]) -> Any:
+        with storage_errors("look for the run"), self._database.engine.connect() as connection:
+            return connection.execute(query).first()
+
+
+_ASKED = (_CASES.kind == "approval", _CASES.status == "open")
+
+
+def _mine(lease: Lease) -> Update:
+    return update(schema.runs).where(_RUNS.run == lease.run, _RUNS.worker == lease.token)
