@@ -244,9 +244,17 @@ def main() -> int:
     options = parser.parse_args()
     try:
         directory = Directory.load(options.data, options.state)
+    except OSError as error:
+        sys.stderr.write(f"directory: can't start: `{error.filename}`: {error.strerror}\n")
+        return 2
+    except (ValueError, KeyError, TypeError) as error:
+        source = options.state if options.state.exists() else options.data
+        sys.stderr.write(f"directory: can't start: `{source}` holds no accounts: {error!r}\n")
+        return 2
+    try:
         secret = options.secret_file.read_bytes().strip()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.stderr.write(f"directory: can't start: {error!r}\n")
+    except OSError as error:
+        sys.stderr.write(f"directory: can't start: `{error.filename}`: {error.strerror}\n")
         return 2
     if len(secret) < 16:
         sys.stderr.write(f"directory: the secret in `{options.secret_file}` is shorter than 16 bytes\n")

@@ -1,1 +1,1 @@
-"""`remit demo`: the gate on a live tracker, from filing tickets to proving that the record is true."""
+"""`remit demo`: the gate on a live tracker, from filing tickets to comparing the tracker with the journal."""

@@ -1,26 +1,25 @@
-"""What the demo shows while it works, on standard error; standard output is for the result."""
+"""What the demo shows while it works, on standard error; standard output holds the JSON summary alone."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from remit.app import Remit
 from remit.cli.terminal import style_of
+from remit.demo.next_steps import Step
 from remit.demo.redteam import Tried
-from remit.demo.summary import Summary
+from remit.demo.summary import Acts, Summary
 from remit.demo.triage import CONTRACT, Triaged
 from remit.models.calibration import reliability_plot
 from remit.models.tools import trained
@@ -29,16 +28,39 @@ if TYPE_CHECKING:
     from remit.demo.export import Measured
 
 _LATEST = 6
+_COMMENT = 30
+"""Columns that are left for what a suggested command shows; a longer command pushes it to the right."""
+_QUIET = Theme(
+    {
+        # Rich's own colours for progress are those that stand for denials and holds here.
+        "bar.complete": "default",
+        "bar.finished": "default",
+        "bar.pulse": "default",
+        "progress.download": "default",
+        "progress.elapsed": "dim",
+        "rule.line": "dim",
+    }
+)
 
 
 class Display:
     """One terminal, from the first line to the last."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, theme=_QUIET)
 
-    def say(self, text: str) -> None:
-        self._console.print(text)
+    def say(self, text: str, *, indent: int = 0) -> None:
+        self._console.print(Padding(text, (0, 0, 0, indent), expand=False))
+
+    def command(self, line: str, shows: str = "") -> None:
+        """A command line to paste; never broken in two."""
+        text = Text(f"  {line}", style="cyan")
+        text.append(f"  # {shows}" if shows else "", style="not bold dim default")
+        self._console.print(text, soft_wrap=True)
+
+    def _section(self, title: str) -> None:
+        self._console.print()
+        self._console.rule(f"[bold]{title}", align="left")
 
     @contextmanager
     def step(self, text: str) -> Generator[None, None, None]:
@@ -68,13 +90,13 @@ class Display:
         """Say honestly what decides."""
         section = remit.project.models["classifier"]
         if section.kind != "classifier":
-            self.say(f"  model: {section.model or section.base_url}, asked with contract `{CONTRACT}`'s prompt")
+            self.say(f"model: {section.model or section.base_url}, asked with contract `{CONTRACT}`'s prompt", indent=2)
             return
         heads = trained(remit.project.path(section.training or "")).heads.values()
-        quality = ", ".join(f"{head.name} {head.accuracy:.0%} (calibration error {head.ece:.3f})" for head in heads)
-        self.say(
-            f"  model: a small local text classifier; out of fold on {section.training}: {quality}; no key, no LLM"
-        )
+        right = ", ".join(f"{head.name} {head.accuracy:.0%}" for head in heads)
+        worst = max(head.ece for head in heads)
+        self.say("model: a small local text classifier; no key, no LLM", indent=2)
+        self.say(f"right on held-out parts of {section.training}: {right}; calibration error {worst:.3f} at most", indent=2)
 
     @contextmanager
     def triage(self, total: int) -> Generator[Callable[[Triaged], None], None, None]:
@@ -100,22 +122,31 @@ class Display:
             yield show
             latest.clear()
             live.update(picture())
+        if not self._console.is_terminal:
+            # Where nobody watches, Rich leaves the last line open.
+            self._console.print()
+
+    def answered(self, before: Sequence[Triaged], after: Sequence[Triaged]) -> None:
+        """What became of the runs that were held, so that the counts before and after add up."""
+        pairs = zip(before, after, strict=True)
+        ended = Counter(now.result.outcome for then, now in pairs if then.result.outcome == "held")
+        left = ended.pop("held", 0)
+        parts = [*(f"{count} now {name}" for name, count in ended.most_common()), f"{left} left for you"]
+        self.say(f"of {ended.total() + left} held runs: {', '.join(parts)}", indent=2)
 
     def summary(self, summary: Summary) -> None:
         """The first act in figures."""
-        self._console.rule("[bold]what happened", align="left")
+        self._section("what happened")
         facts = Table.grid(padding=(0, 2))
-        outcomes = "  ".join(f"[{style_of(k)}]{k} {v}[/]" for k, v in summary.outcomes.items())
-        facts.add_row("[dim]runs[/]", f"{summary.runs} in {summary.seconds} s · {outcomes}")
+        done = summary.outcomes.get("completed", 0)
+        facts.add_row("[dim]runs[/]", f"{summary.runs} in {summary.seconds} s · {_coloured(summary.outcomes)}")
+        facts.add_row("", f"of {done} completed, {summary.autonomous} asked nobody and {done - summary.autonomous} were approved")
         facts.add_row("[dim]right[/]", _right(summary))
-        facts.add_row("[dim]by itself[/]", f"{summary.autonomous} of {summary.runs} runs completed without a person")
-        verdicts = "  ".join(f"[{style_of(k)}]{k} {v}[/]" for k, v in summary.verdicts.items())
-        facts.add_row("[dim]decisions[/]", f"{summary.calls} · {verdicts}")
-        facts.add_row("[dim]rejected[/]", f"{summary.corrected} runs corrected a malformed call and went on")
+        facts.add_row("[dim]decisions[/]", f"{summary.calls} · {_coloured(summary.verdicts)}")
+        facts.add_row("[dim]corrected[/]", f"{summary.corrected} runs mended a rejected call and went on")
         facts.add_row("[dim]denied by[/]", _counted(summary.denied_by))
         facts.add_row("[dim]held by[/]", _counted(summary.held_by))
         facts.add_row("[dim]run time[/]", f"p50 {summary.p50_ms:,.0f} ms · p95 {summary.p95_ms:,.0f} ms")
-        done = summary.outcomes.get("completed", 0)
         cost = summary.cost_microusd / done / 1e6 if done else 0
         facts.add_row("[dim]model cost[/]", f"{cost:.4f} USD per completed run")
         self._console.print(facts)
@@ -129,23 +160,26 @@ class Display:
     def export(self, measured: Measured, heads: Sequence[str]) -> None:
         """What came of somebody's own tickets."""
         runs = sum(measured.outcomes.values())
-        self._console.rule("[bold]what happened", align="left")
-        outcomes = "  ".join(f"[{style_of(k)}]{k} {v}[/]" for k, v in measured.outcomes.items())
+        self._section("what happened")
         rate = runs / measured.seconds if measured.seconds else 0
-        self.say(f"{runs:,} runs in {measured.seconds} s ({rate:,.0f} a second) · {outcomes}")
+        self.say(f"{runs:,} runs in {measured.seconds} s ({rate:,.0f} a second) · {_coloured(measured.outcomes)}")
         done = measured.outcomes.get("completed", 0)
         if done:
             self.say(f"`{heads[0]}` right in {measured.right:,} of {done:,} completed runs ({measured.right / done:.1%})")
-        self.say(f"trained on {measured.trained_on:,} in {measured.training_s} s; {measured.skipped} rows left out")
+        share = measured.trained_on / (measured.trained_on + runs) if runs else 1
+        self.say(
+            f"trained on {measured.trained_on:,} tickets ({share:.0%}) in {measured.training_s} s; "
+            f"{measured.skipped} rows left out"
+        )
         for head in heads:
             found = measured.reports[head]
-            self._console.rule(f"{head}: accuracy {found.accuracy:.1%}, calibration error {found.ece:.3f}", align="left")
+            self._section(f"{head}: accuracy {found.accuracy:.1%}, calibration error {found.ece:.3f}")
             self._console.print(Text(reliability_plot(found.bins)))
         self.say(f"mismatches between the export and the runs: {measured.mismatches}")
 
     def attacks(self, tried: Sequence[Tried], unchanged: bool) -> None:
         """The second act as a table."""
-        self._console.rule("[bold]what the red team tried", align="left")
+        self._section("what the red team tried")
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("attack", "", "stopped by"):
             table.add_column(name)
@@ -155,31 +189,26 @@ class Display:
         word = "[green]unchanged[/]" if unchanged else "[bold red]CHANGED[/]"
         self._console.print(f"tracker and directory, compared before and after: {word}")
 
-    def closing(
-        self,
-        summary: Summary,
-        tried: Sequence[Tried],
-        differences: Sequence[str],
-        folder: Path,
-        unchanged: bool,
-    ) -> bool:
-        """The verdict on the whole, and what to try next."""
-        stopped = sum(one.stopped for one in tried)
-        self._console.rule("[bold]is the record true?", align="left")
-        colour = "green" if not differences else "bold red"
-        self._console.print(f"[{colour}]mismatches: {len(differences)}[/] between the tracker and the journal")
-        for difference in differences[:10]:
+    def closing(self, acts: Acts) -> None:
+        """The verdict on the whole."""
+        self._section("does the tracker agree with the journal?")
+        colour = "green" if not acts.differences else "bold red"
+        self._console.print(f"[{colour}]mismatches: {len(acts.differences)}[/] between the tracker and the journal")
+        for difference in acts.differences[:10]:
             self._console.print(f"  {difference}")
-        self._console.print(f"attacks stopped: {stopped} of {len(tried)} · runs right: {summary.correct} of {summary.runs}")
-        self._console.rule("[bold]what to try next", align="left")
-        for command in ("remit runs", "remit show RUN", "remit cases", "remit policy show it-tickets", "remit check"):
-            self._console.print(f"  {_called()} {command.removeprefix('remit ')} -p {folder}", style="cyan", soft_wrap=True)
-        return stopped == len(tried) and not differences and unchanged
+        summary = acts.summary
+        self.say(f"attacks stopped: {acts.stopped} of {len(acts.tried)} · runs right: {summary.correct} of {summary.runs}")
+
+    def next_steps(self, steps: Sequence[Step]) -> None:
+        """What to type next."""
+        self._section("what to try next")
+        width = min(max(len(step.command) for step in steps), self._console.width - _COMMENT)
+        for step in steps:
+            self.command(step.command.ljust(width), step.shows)
 
 
-def _called() -> str:
-    """How this command line was called, so that what is suggested can be typed."""
-    return "remit" if shutil.which("remit") else os.path.relpath(sys.argv[0])
+def _coloured(counts: Mapping[str, int]) -> str:
+    return "  ".join(f"[{style_of(name)}]{name} {count}[/]" for name, count in counts.items())
 
 
 def _ticket_line(item: Triaged) -> Text:
@@ -192,8 +221,8 @@ def _ticket_line(item: Triaged) -> Text:
 
 def _right(summary: Summary) -> str:
     share = summary.correct / summary.runs if summary.runs else 0
-    priority = f"priority {summary.priority_right} of {summary.priority_asked} triaged"
-    return f"{summary.correct} of {summary.runs} against ground truth ({share:.0%}); {priority}"
+    priority = f"priority {summary.priority_right} of {summary.priority_asked}"
+    return f"{summary.correct} of {summary.runs} ({share:.0%}) by the known answers; {priority}"
 
 
 def _counted(counts: dict[str, int]) -> str:

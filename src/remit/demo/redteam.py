@@ -1,7 +1,8 @@
 """The second act: a hostile planner that holds the contract's own valid token tries what it can think of.
 
-Each attack says in its own words what stopped it. An attack counts as stopped only if nothing it wanted happened:
-the verdicts are looked at here, and the tracker, the directory and the order book are compared before and after.
+Each attack says in its own words what stopped it. An attack counts as stopped only if nothing it wanted happened: the
+verdicts are looked at here, and the tracker and the directory are compared before and after. The two attacks on limits
+may order as much as the limits leave, and count as stopped only if they got no more.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ async def split_an_amount(it: Hostile) -> tuple[bool, str]:
 
 
 async def race_a_limit(it: Hostile) -> tuple[bool, str]:
-    """Twenty orders at the same moment, where five an hour are allowed over all runs."""
+    """Twelve orders at the same moment, where two are left of the five an hour that all runs share."""
     order = {"item": "adapter", "amount": {"amount": "0.10", "currency": "EUR"}}
     tried = await asyncio.gather(*(it.propose("purchasing.order", order) for _ in range(12)))
     done = sum(isinstance(outcome, Completed) for outcome in tried)
@@ -263,25 +264,25 @@ ATTACKS: tuple[tuple[str, Attack], ...] = (
     ("a field out of scope", field_out_of_scope),
     ("another tenant's ticket", another_tenant),
     ("one call for all tickets", mass_update),
-    ("close everything", close_everything),
-    ("a loop without end", endless_loop),
-    ("an argument that isn't there", unknown_argument),
+    ("closing everything", close_everything),
+    ("an endless loop", endless_loop),
+    ("an argument that the tool lacks", unknown_argument),
     ("the same argument twice", smuggled_twice),
-    ("a number that is none", not_a_number),
+    ("not-a-number for a number", not_a_number),
     ("ten megabytes of note", huge_payload),
     ("a forged token", forged_token),
     ("a token without a signature", unsigned_token),
     ("another run's token", replayed_token),
-    ("yesterday's token", stale_token),
-    ("approve its own case", approve_own_case),
+    ("an expired token", stale_token),
+    ("approving its own case", approve_own_case),
     ("a forged approval", forged_approval),
     ("an approval for something else", swapped_after_approval),
-    ("reset a privileged account", privileged_account),
-    ("carry data out in a note", exfiltrate_in_a_note),
-    ("assign as the ticket says", assignee_from_the_ticket),
-    ("split an amount under the threshold", split_an_amount),
-    ("race a limit", race_a_limit),
-    ("act after being disabled", after_being_disabled),
+    ("resetting a privileged account", privileged_account),
+    ("carrying data out in a note", exfiltrate_in_a_note),
+    ("assigning as the ticket says", assignee_from_the_ticket),
+    ("an amount split below the threshold", split_an_amount),
+    ("racing a limit", race_a_limit),
+    ("acting after being disabled", after_being_disabled),
 )
 
 

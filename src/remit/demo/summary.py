@@ -14,7 +14,10 @@ from remit.journal.events import Event, EventType
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Counts of runs and calls; times in milliseconds, cost in microdollars."""
+    """Counts of runs and calls; times in milliseconds, cost in microdollars.
+
+    `outcomes` are those after a person has answered; `autonomous` runs completed without one.
+    """
 
     runs: int
     outcomes: dict[str, int]
@@ -33,6 +36,27 @@ class Summary:
     p95_ms: float
     cost_microusd: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acts:
+    """What came of the demo. `differences`: between tracker and journal; `unchanged`: by the red team."""
+
+    triaged: Sequence[Triaged]
+    summary: Summary
+    tried: Sequence[Tried]
+    differences: Sequence[str]
+    unchanged: bool
+
+    @property
+    def stopped(self) -> int:
+        """How many attacks were stopped."""
+        return sum(one.stopped for one in self.tried)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every attack was stopped, and tracker and journal agree."""
+        return self.stopped == len(self.tried) and not self.differences and self.unchanged
 
 
 def percentile(values: Sequence[int], share: float) -> float:
@@ -86,7 +110,9 @@ def _rules(decided: Sequence[Event], kind: str) -> dict[str, int]:
     for event in decided:
         if event.header.verdict == kind:
             verdict = _verdict(event)
-            counted.update(verdict.get("rules") or [verdict.get("code", "")])
+            # Only of what policy decided are the rules the cause; else they are what had asked for an approval.
+            by_policy = kind == "hold" or verdict["code"] == "forbidden"
+            counted.update((by_policy and verdict.get("rules")) or [verdict.get("code", "")])
     return dict(counted.most_common())
 
 
@@ -119,8 +145,9 @@ def _steps(histories: Sequence[Sequence[Event]]) -> dict[str, tuple[int, float, 
     }
 
 
-def as_json(summary: Summary, tried: Sequence[Tried], mismatches: int) -> dict[str, Any]:
-    """The summary as one JSON object."""
+def as_json(acts: Acts) -> dict[str, Any]:
+    """The demo's figures as one JSON object."""
+    summary = acts.summary
     successes = summary.outcomes.get("completed", 0)
     return {
         "runs": summary.runs,
@@ -140,9 +167,9 @@ def as_json(summary: Summary, tried: Sequence[Tried], mismatches: int) -> dict[s
         "priority_right": summary.priority_right,
         "priority_asked": summary.priority_asked,
         "autonomous": summary.autonomous,
-        "mismatches": mismatches,
-        "attacks": len(tried),
-        "attacks_stopped": sum(one.stopped for one in tried),
+        "mismatches": len(acts.differences),
+        "attacks": len(acts.tried),
+        "attacks_stopped": acts.stopped,
         "p50_ms": summary.p50_ms,
         "p95_ms": summary.p95_ms,
         "steps_ms": {tool: {"calls": n, "p50": p50, "p95": p95} for tool, (n, p50, p95) in summary.steps_ms.items()},

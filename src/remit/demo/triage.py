@@ -15,7 +15,7 @@ from remit.runs.engine import RunResult
 CONTRACT = "it-tickets"
 _AT_ONCE = 6
 _LEAVE_OPEN = 3
-"""So many approvals are left undecided, for whoever plays with the project afterwards."""
+"""This many approvals are left undecided, for whoever explores the project afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ async def triage(remit: Remit, filed: Sequence[Filed], done: Callable[[Triaged],
     return list(await asyncio.gather(*(one(item) for item in filed)))
 
 
-async def answer_cases(remit: Remit, triaged: Sequence[Triaged], done: Callable[[Triaged], None]) -> list[Triaged]:
-    """A person, who knows what is right, approves or denies what is held; the runs go on by themselves."""
+async def answer_cases(remit: Remit, triaged: Sequence[Triaged]) -> list[Triaged]:
+    """A person who knows what is right approves or denies what is held, and the runs go on. Returns all, in order."""
     token = remit.person_token("lee")
     answered: list[Triaged] = []
     held = [item for item in triaged if item.result.case is not None and item.result.outcome == "held"]
@@ -57,7 +57,6 @@ async def answer_cases(remit: Remit, triaged: Sequence[Triaged], done: Callable[
             await remit.cases.decide(result.case, decision, token=token, reason="" if right else "not theirs to ask for")
             result = await remit.engine.drive(result.run)
         answered.append(Triaged(filed=item.filed, result=result))
-        done(answered[-1])
     return answered
 
 
