@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from remit.belonging import open_record
 from remit.cases.cases import SCOPE, Cases
-from remit.errors import ConfigError, IdentityError
+from remit.errors import ConfigError, IdentityError, RunError
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
@@ -172,7 +172,17 @@ class Remit:
         on_behalf_of: str | None = None,
         request_key: str | None = None,
     ) -> RunResult:
-        """Open a run of a contract for a request and drive it as far as it goes now."""
+        """Open a run of a contract for a request and drive it as far as it goes now.
+
+        Raises `RunError` (code `no_workflow`) for a contract whose agent Remit does not run itself.
+        """
+        authority = self.program(contract).authority
+        if self.program(contract).workflow is None:
+            raise RunError(
+                f"contract `{contract}` is of style `{authority.contract.style}`, and so far Remit itself runs only "
+                f"`workflow`; let its agent propose its calls through `Remit.gate(\"{contract}\")`",
+                code="no_workflow",
+            )
         run = await self.engine.open(contract, request, on_behalf_of=on_behalf_of, request_key=request_key)
         return await self.engine.drive(run)
 

@@ -91,7 +91,7 @@ class ProjectPrograms:
             bundle=bundle,
             input_validator=loaded.input_validator,
             output_validator=loaded.output_validator,
-            workflow=getattr(module, loaded.entry) if module is not None and loaded.entry else None,
+            workflow=getattr(module, loaded.entry) if _is_run_here(loaded) and loaded.entry else None,
         )
 
     def _granted(self, loaded: LoadedContract) -> dict[str, Tool]:
@@ -126,6 +126,11 @@ class ProjectPrograms:
             verifiers=_verifiers(contract, module),
             confidence_floor=None if floor is None else per_mille(floor),
         )
+
+
+def _is_run_here(loaded: LoadedContract) -> bool:
+    """Whether Remit itself runs the contract's agent: so far it does for `workflow` alone."""
+    return loaded.contract.style == "workflow"
 
 
 def _with_models(contract: Contract) -> list[Action]:

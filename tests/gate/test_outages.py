@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from project import Shop, make_shop, write_action
-from remit import Completed, Deferred, Denied, Outcome, Rejected, Remit
+from remit import Completed, Deferred, Denied, Held, Outcome, Rejected, Remit
+from remit.cases.cases import Decision
 from remit.journal.events import Event, EventType
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +61,25 @@ async def take(ctx: ToolContext, how: str) -> str:
     return how
 
 
+async def locate_in_store(ctx, args):
+    if (HOME / "store-is-away").exists():
+        raise ToolFailed("connection refused", code="unreachable", retryable=True)
+    return Resource(kind="Item", id="1", tenant=ctx.tenant, region="eu", attributes={})
+
+
+@tool(
+    "items.lend",
+    effects={Effect.WRITE},
+    retry=Retry(attempts=2, backoff_ms=1),
+    resource_kind="Item",
+    locate=locate_in_store,
+)
+async def lend(ctx: ToolContext, to: str) -> str:
+    """Lend an item."""
+    append(LEDGER, f"lent {ctx.idempotency_key} {to}")
+    return to
+
+
 async def read_back_later(ctx, args):
     if asked(ctx, args["how"]) <= 2:
         raise ToolFailed("connection refused", code="unreachable", retryable=True)
@@ -79,12 +99,19 @@ async def give(ctx: ToolContext, how: str) -> str:
 '''
 
 
+LENDING = "async def lending(run, request):\n    return {'lent': await run.call('items.lend', to='ann')}\n"
+
+
 @pytest.fixture
 def shop(tmp_path: Path, database_url: str) -> Shop:
     made = make_shop(tmp_path, database_url)
     with (made.folder / "tools" / "shop.py").open("a") as tools:
         tools.write(MORE_TOOLS)
-    made.contract("desk", [write_action("items.take"), write_action("items.give")])
+    made.contract("desk", [write_action("items.take"), write_action("items.give"), write_action("items.lend")])
+    asked = {"autonomy": "approve", "approval": {"by": "role:care-lead", "within": "4h"}}
+    made.contract("lending", [write_action("items.lend")], workflow=LENDING)
+    made.contract("asking", [write_action("items.lend", **asked)], workflow=LENDING.replace("lending", "asking"))
+    made.contract("away", [write_action("items.lend", **asked)])
     return made
 
 
@@ -159,3 +186,61 @@ async def test_reading_back_is_tried_again_while_the_system_is_away(remit: Remit
     outcome, _ = await propose(remit, "items.give", "anyhow")
     assert outcome == Completed(result="anyhow")
     assert (len(shop.tries()), len(shop.ledger())) == (3, 1)
+
+
+def store_is_away(shop: Shop, *, away: bool) -> None:
+    mark = shop.folder / "store-is-away"
+    if away:
+        mark.touch()
+    else:
+        mark.unlink()
+
+
+async def test_a_workflow_waits_for_a_system_that_is_away_and_goes_on_when_it_is_back(remit: Remit, shop: Shop) -> None:
+    store_is_away(shop, away=True)
+    waiting = await remit.run("lending", {})
+    assert waiting.outcome == "waiting"
+    assert "connection refused" in waiting.reason
+    assert (await remit.engine.drive(waiting.run)).outcome == "waiting"
+    assert remit.engine.waiting() == [waiting.run]
+    store_is_away(shop, away=False)
+    assert (await remit.engine.drive(waiting.run)).outcome == "completed"
+    assert len(shop.ledger()) == 1
+
+
+async def test_a_run_that_waits_for_ever_becomes_a_case(remit: Remit, shop: Shop) -> None:
+    store_is_away(shop, away=True)
+    result = await remit.run("lending", {})
+    for _ in range(30):
+        if result.outcome != "waiting":
+            break
+        result = await remit.engine.drive(result.run)
+    assert result.outcome == "failed"
+    assert result.case is not None
+    assert remit.cases.get(result.case).kind == "no_progress"
+
+
+async def test_an_approval_outlasts_an_outage(remit: Remit, shop: Shop) -> None:
+    held = await remit.run("asking", {})
+    assert held.case is not None
+    store_is_away(shop, away=True)
+    await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+    assert (await remit.engine.drive(held.run)).outcome == "waiting"
+    store_is_away(shop, away=False)
+    assert (await remit.engine.drive(held.run)).outcome == "completed"
+    assert len(shop.ledger()) == 1
+
+
+async def test_an_agent_from_elsewhere_finds_its_approval_again_after_an_outage(remit: Remit, shop: Shop) -> None:
+    async def propose_again() -> Outcome:
+        async with remit.gate("away").run({}, request_key="one") as run:
+            return await run.propose("items.lend", {"to": "ann"})
+
+    held = await propose_again()
+    assert isinstance(held, Held)
+    await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+    store_is_away(shop, away=True)
+    assert isinstance(await propose_again(), Deferred)
+    store_is_away(shop, away=False)
+    assert await propose_again() == Completed(result="ann")
+    assert len(shop.ledger()) == 1

@@ -84,7 +84,7 @@ def run(
             say(f"  waits in {result.case}; see `remit case {result.case}`")
         if result.output is not None:
             print_json(result.output)
-    raise typer.Exit(0 if result.outcome in ("completed", "held", "escalated") else 3)
+    raise typer.Exit(0 if result.outcome in ("completed", "held", "escalated", "waiting") else 3)
 
 
 def _say_result(result: RunResult) -> None:

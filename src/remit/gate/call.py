@@ -71,6 +71,8 @@ class RunState:
     """Malformed proposals in a row, by tool."""
     approvals: dict[str, Approval] = field(default_factory=dict[str, Approval])
     """By step; only the latest one asked."""
+    deferred: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Calls, by tool and digest of the arguments, that could not be decided yet and were not proposed again since."""
     turns: Turns = field(default_factory=Turns)
     ended: str = ""
     """Why nothing more is carried out, once the run is closed, parked or left by its worker, or was stopped."""

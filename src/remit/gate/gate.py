@@ -110,6 +110,7 @@ class Gate:
     async def _propose(self, run: RunState, proposal: Proposal) -> Outcome:
         call, verdict = await self._judge(run, proposal)
         decided = await self._record(run, call, verdict)
+        run.deferred.discard((proposal.tool, call.args_digest))
         match decided.verdict:
             case Allow():
                 self._crash_point("after_intent")
@@ -122,6 +123,7 @@ class Gate:
                 return Denied(code=deny.code, message=deny.message, rules=deny.rules)
             case Defer() as defer:
                 # No part of the run's memory: it has yet to be decided, and an approval that was given still stands.
+                run.deferred.add((proposal.tool, call.args_digest))
                 return Deferred(code=defer.code, message=defer.message)
             case Hold() as hold:
                 assert decided.approval is not None

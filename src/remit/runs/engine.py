@@ -166,6 +166,15 @@ class Engine:
         self._table.park(folded.lease)
         return RunResult(run=state.run, outcome="held", case=case)
 
+    async def postpone(self, folded: Folded, reason: str) -> RunResult:
+        """Free the worker while a system is out of reach. The run is found waiting, and says what for."""
+        state = folded.state
+        state.ended = state.ended or "waits for a system that is out of reach"
+        await state.turns.idle()
+        assert folded.lease is not None
+        folded.lease.trouble = self._redactor.text(reason)
+        return RunResult(run=state.run, outcome="waiting", reason=folded.lease.trouble)
+
     def check_output(self, folded: Folded, output: Json) -> None:
         """Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema."""
         authority = folded.state.authority

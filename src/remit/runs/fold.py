@@ -17,7 +17,7 @@ from remit.journal.redaction import Redactor
 from remit.limits.meters import Reserved
 from remit.limits.rules import Demand
 from remit.policy.session import PastCall
-from remit.provenance.labels import CONTRACT, USER
+from remit.provenance.labels import CONTRACT, USER, untrusted
 from remit.runs.table import Lease
 from remit.tools.spec import Resource
 from remit.values import Json
@@ -72,8 +72,15 @@ def fold(events: Sequence[Event], state: RunState) -> Folded:
         _apply(folded, event)
         if event.type not in FROM_BESIDE:
             folded.active_at = event.header.at
-            folded.resumes = folded.resumes + 1 if event.type is EventType.RUN_RESUMED else 0
+            folded.resumes = _fruitless(folded.resumes, event)
     return folded
+
+
+def _fruitless(resumes: int, event: Event) -> int:
+    """How often in a row the run was taken up for nothing; to find a system still out of reach is nothing."""
+    if event.type is EventType.RUN_RESUMED:
+        return resumes + 1
+    return resumes if event.header.verdict == "defer" else 0
 
 
 def resumed(folded: Folded, at: int, idle_us: int | None) -> None:
@@ -121,7 +128,9 @@ def _apply(folded: Folded, event: Event) -> None:
 
 def note_request(state: RunState, request: Json) -> None:
     """The request and the contract's own name are where later arguments may come from."""
-    state.seen.add(USER, request)
+    state.seen.add(
+        USER, request, outside=untrusted("request"), outside_paths=state.authority.contract.untrusted_input
+    )
     state.seen.add(CONTRACT, [state.authority.contract.contract, state.authority.tenant])
 
 
@@ -140,9 +149,14 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         outcome=_outcome_of_verdict(state, body["tool"], event.header.verdict, verdict),
     )
     state.steps.add(step)
+    waits = (body["tool"], body["args_digest"])
+    state.deferred.discard(waits)
     if event.header.verdict == "allow":
         if body["tool"] in state.authority.limits:
             state.usage.reserve(state.authority.limits[body["tool"]], call.demand)
+        return
+    if event.header.verdict == "defer":
+        state.deferred.add(waits)
         return
     past = {"deny": "denied", "reject": "rejected", "hold": "held"}[event.header.verdict]
     # What was refused before it was read is described on record, not kept.

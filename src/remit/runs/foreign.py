@@ -26,8 +26,8 @@ class ForeignAgent:
         """Open a run for a request and hold it open while the block lasts.
 
         At the end the run is closed as completed with what `finish` was given, or as escalated; when the block raises,
-        as failed. While a person is still to approve a call it stays open, and so it does when the block is cancelled
-        or the record can't be written. With a `request_key` that has been used before, the same run goes on: the agent
+        as failed. It stays open while a person is still to approve a call, while a call waits for a system that is out
+        of reach, and where the block is cancelled or the record can't be written. With a `request_key` that has been used before, the same run goes on: the agent
         proposes from the top again, and gets the recorded outcomes as far as the record goes.
         """
         opened = await self._engine.open(
@@ -48,6 +48,8 @@ class ForeignAgent:
                 waits_for = waiting_case(folded.state)
                 if waits_for is not None:
                     await self._engine.park(folded, waits_for)
+                elif folded.state.deferred:
+                    await self._engine.postpone(folded, "a call waits for a system that is out of reach")
                 else:
                     await self._engine.finish(folded, "completed", output=session.output)
 

@@ -108,7 +108,9 @@ class Worker:
         error = task.exception()
         if error is None:
             result = task.result()
-            return (None, False) if result.outcome in _CLOSED else ("", result.outcome == "held")
+            if result.outcome in _CLOSED:
+                return None, False
+            return result.reason if result.outcome == "waiting" else "", result.outcome == "held"
         if _is_out_of_reach(error):
             # What lies under it is the same for all of them.
             return self._reason(error.__cause__ or error), True

@@ -15,7 +15,7 @@ from remit.gate.call import Call, RunState
 from remit.gate.verdicts import Reject
 from remit.limits.rules import Demand
 from remit.provenance.labels import pattern
-from remit.tools.registry import nodes_at
+from remit.tools.schemas import nodes_at
 from remit.tools.spec import ToolSpec
 from remit.values import MAX_BYTES, Json, Path, ValueRefused, decode, encode, leaves, show_path
 
