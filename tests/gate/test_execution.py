@@ -208,7 +208,7 @@ def shop(tmp_path: Path, database_url: str) -> Shop:
     made = make_shop(tmp_path, database_url)
     with (made.folder / "tools" / "shop.py").open("a") as tools:
         tools.write(MORE_TOOLS)
-    made.contract("desk", [write_action(name) for name in TOOLS])
+    made.contract("desk", [write_action(name) for name in (*TOOLS, "odd.write")])
     return made
 
 
@@ -351,3 +351,26 @@ async def test_what_a_tool_does_to_its_arguments_shows_neither_in_the_next_attem
     assert outcome == Completed(result=None)
     assert shop.ledger() == ["paid 1 [1]", "paid 2 [1]"]
     assert [e.body["args"] for e in events if e.type is EventType.CALL_DECIDED] == [{"value": [1]}]
+
+
+async def test_a_call_that_nobody_waits_for_any_more_has_an_outcome_all_the_same(shop: Shop) -> None:
+    begun = asyncio.Event()
+
+    def note(point: str) -> None:
+        if point == "before_effect":
+            begun.set()
+
+    async with Remit(shop.folder, crash_point=note) as remit:
+
+        async def work() -> None:
+            async with remit.gate("desk").run({}, request_key="one") as run:
+                await run.propose("odd.write", {"how": "slow"})
+
+        task = asyncio.ensure_future(work())
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        run = remit.engine.run_of("desk", "one")
+        assert run is not None
+        ended = [event for event in remit.journal.reader.events(run) if event.type is EventType.CALL_UNKNOWN]
+        assert "the run ended while this was under way" in ended[0].body["message"]
