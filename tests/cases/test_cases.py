@@ -360,3 +360,30 @@ async def test_a_case_that_is_no_approval_is_resolved_and_not_approved(remit: Re
     assert refused.value.code == "case_wrong_decision"
     decided = await remit.cases.decide(case.case, Decision.RESOLVED, token=remit.person_token("lee"))
     assert decided.status == "resolved"
+
+
+async def test_who_may_decide_sees_what_is_redacted_and_that_is_on_record(tmp_path: Path, database_url: str) -> None:
+    shop = make_shop(tmp_path, database_url)
+    account = "DE89 3704 0044 0532 0130 00"
+    workflow = WORKFLOW.replace('"DE1"', repr(account))
+    shop.contract("refunds", [REFUND], workflow=workflow)
+    async with Remit(shop.folder) as remit:
+        held = await remit.run("refunds", {"order": 7})
+        assert held.case is not None
+        assert account not in repr(remit.cases.question(remit.cases.get(held.case)))
+        revealed = await remit.cases.reveal(held.case, token=remit.person_token("kim"))
+        assert (revealed.args["account"], revealed.request) == (account, {"order": 7})
+        last = remit.journal.reader.events(held.run)[-1]
+        assert (last.type, last.body["by"]) == (EventType.CASE_REVEALED, "person/kim")
+        # The run and its approval are not disturbed by it.
+        await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+        assert (await remit.engine.drive(held.run)).outcome == "completed"
+
+
+async def test_who_may_not_decide_is_shown_nothing(remit: Remit) -> None:
+    held = await remit.run("refunds", {"order": 7})
+    assert held.case is not None
+    with pytest.raises(CaseError) as refused:
+        await remit.cases.reveal(held.case, token=remit.person_token("anna"))
+    assert refused.value.code == "role_missing"
+    assert EventType.CASE_REVEALED not in [event.type for event in remit.journal.reader.events(held.run)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
@@ -20,7 +20,9 @@ from remit.journal.redaction import Redactor
 from remit.runs.program import Programs
 from remit.storage import rows, schema
 from remit.storage.database import Database, storage_errors
-from remit.values import digest
+from remit.values import Json, digest
+
+T = TypeVar("T")
 
 SCOPE = "cases:decide"
 """What a person's token must hold."""
@@ -86,6 +88,15 @@ class Decided:
     case: str
     decided: Case | None = None
     error: RemitError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revealed:
+    """The originals of a case: of the run's request, and of the call that it asks about, if it is about one."""
+
+    request: Json
+    args: Json = None
+    resource: Json = None
 
 
 class Cases:
@@ -162,13 +173,37 @@ class Cases:
         person = self._people.holder(token, SCOPE, now)
         case = self.get(case_id)
         _check_open(case, now)
-        for _ in range(_MOST_TRIES - 1):
-            try:
-                return await self._decide(case, decision, person, reason, now)
-            except FenceLost:
-                # The run's worker wrote meanwhile; the decision goes behind that.
-                continue
-        return await self._decide(case, decision, person, reason, now)
+        return await _behind_the_worker(lambda: self._decide(case, decision, person, reason, now))
+
+    async def reveal(self, case_id: str, *, token: str) -> Revealed:
+        """What is redacted for everybody else, to a person who may decide the case. That they were shown it is on record.
+
+        Raises what `decide` raises of the person and the token; `CaseError` (code `case_not_found`).
+        """
+        person = self._people.holder(token, SCOPE, self._journal.clock())
+        case = self.get(case_id)
+        return await _behind_the_worker(lambda: self._reveal(case, person))
+
+    async def _reveal(self, case: Case, person: Person) -> Revealed:
+        log, events = self._journal.reopen(case.run)
+        question = _question(case, events)
+        refused = self._refuse(case, person, events)
+        if refused is not None:
+            raise CaseError(refused.message, code=refused.code)
+        draft = Draft(
+            type=EventType.CASE_REVEALED,
+            actor=self._redactor.pseudonym("person", person.principal),
+            span=case.step,
+            body={"case": case.case, "by": person.principal, "shown_digest": question.get("shown_digest", "")},
+        )
+
+        def write(reservation: Reservation) -> Recording[None]:
+            if isinstance(reservation, Disabled):
+                raise CaseError(f"`{person.principal}` is disabled", code="approver_disabled")
+            return Recording(value=None, drafts=[draft])
+
+        await self._journal.commit(Entry(log=log, record=write, principals=(person.principal,)))
+        return _revealed(case, events)
 
     async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:
         log, events = self._journal.reopen(case.run)
@@ -252,6 +287,25 @@ class Cases:
         """What the person is shown: the call, where its arguments came from, the rules that ask, and why."""
         events = self._journal.reader.events(case.run)
         return _question(case, events)
+
+
+async def _behind_the_worker(write: Callable[[], Awaitable[T]]) -> T:
+    """Write to a run's record, behind whatever its worker has written meanwhile."""
+    for _ in range(_MOST_TRIES - 1):
+        try:
+            return await write()
+        except FenceLost:
+            continue
+    return await write()
+
+
+def _revealed(case: Case, events: list[Event]) -> Revealed:
+    request = (events[0].sealed or events[0].body)["request"]
+    for event in reversed(events):
+        if event.type is EventType.CALL_DECIDED and event.header.span == case.step:
+            original = event.sealed or event.body
+            return Revealed(request=request, args=original["args"], resource=original["resource"])
+    return Revealed(request=request)
 
 
 def _names_rule(rule: str) -> ColumnElement[bool]:

@@ -31,6 +31,8 @@ class EventType(StrEnum):
     APPROVAL_DECIDED = "approval.decided"
     CASE_OPENED = "case.opened"
     CASE_DECIDED = "case.decided"
+    CASE_REVEALED = "case.revealed"
+    """A person who may decide a case was shown what is redacted for everybody else."""
     VALUE_RECORDED = "value.recorded"
     """Something else that is not deterministic: the time, an id, a random number."""
 

@@ -34,8 +34,8 @@ def system_clock() -> int:
     return time.time_ns() // 1000
 
 
-# What people decide about a run arrives beside it; its worker takes these up instead of giving up.
-FROM_BESIDE = {EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED}
+# What people do about a run arrives beside it; its worker takes these up instead of giving up.
+FROM_BESIDE = {EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED, EventType.CASE_REVEALED}
 
 _EVENT_COLUMNS = ("tenant", "run", "n", "type", "at", "hash", "header", "body", "sealed")
 

@@ -120,7 +120,7 @@ def _apply(folded: Folded, event: Event) -> None:
         case EventType.CASE_OPENED:
             if body["kind"] == "escalation":
                 folded.cases[event.header.span] = body["case"]
-        case EventType.CASE_DECIDED:
+        case EventType.CASE_DECIDED | EventType.CASE_REVEALED:
             pass
         case never:
             assert_never(never)
@@ -248,7 +248,7 @@ def take_up_decision(state: RunState, event: Event) -> None:
     """A person's answer, held against the question it answers: same case, same question shown."""
     body: dict[str, Any] = event.body or {}
     asked = state.approvals.get(event.header.span)
-    if asked is None or asked.case != body["case"] or asked.shown != body["shown_digest"]:
+    if event.type is not EventType.APPROVAL_DECIDED or asked is None or asked.case != body["case"] or asked.shown != body["shown_digest"]:
         return
     state.approvals[event.header.span] = Approval(
         case=asked.case,
