@@ -170,17 +170,18 @@ def storage_errors(doing: str) -> Generator[None]:
         raise StorageError(f"can't {doing}: {explain(error)}") from error
 
 
+# Whole phrases of the drivers: a single word may as well stand in a path.
 _ADVICE = {
     "read-only transaction": "the server only reads now; let it write, or correct `database` in remit.toml",
-    "full": "free some space",
-    "no space left": "free some space",
-    "readonly": "make the file and its folder writable for this user",
-    "read-only": "make the file and its folder writable for this user",
-    "unable to open": "make the file and its folder writable for this user",
-    "disk i/o": "look at the disk; nothing was recorded that is not durable",
-    "locked": "another process holds the write lock; stop it or try again",
-    "malformed": "the file is damaged; restore it from a backup",
-    "not a database": "the file is damaged or something else; restore it from a backup",
+    "is full": "free some space",
+    "no space left on device": "free some space",
+    "readonly database": "make the file and its folder writable for this user",
+    "read-only file system": "make the file and its folder writable for this user",
+    "unable to open database": "make the file and its folder writable for this user",
+    "disk i/o error": "look at the disk; nothing was recorded that is not durable",
+    "is locked": "another process holds the write lock; stop it or try again",
+    "image is malformed": "the file is damaged; restore it from a backup",
+    "is not a database": "the file is damaged or something else; restore it from a backup",
     "lock timeout": "another process holds the lock; stop it or try again",
     "connection refused": "start the server or correct `database` in remit.toml",
     "connection to server": "start the server or correct `database` in remit.toml",
