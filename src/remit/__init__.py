@@ -1,7 +1,7 @@
 """Remit: an execution layer for AI agents that act on systems of record.
 
-An agent may propose anything; only what its contract, its own identity, the policy, the limits and, where asked, a
-person allow is carried out, and all of it is recorded.
+An agent may propose any call. A call is carried out only if the agent's contract grants it, its own identity, the policy
+and the limits allow it, and, where one is needed, a person has approved it. Everything is recorded.
 """
 
 from __future__ import annotations

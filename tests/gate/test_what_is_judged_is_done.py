@@ -202,3 +202,46 @@ async def test_a_run_that_names_a_credential_may_do_nothing_more(remit: Remit, s
     with pytest.raises(RunError, match="has named a credential"):
         await guess_and_go_on(remit)
     assert shop.ledger() == []
+
+
+NAMED = '''
+
+async def of_person(ctx, args):
+    return Resource(kind="Account", id=args["account"], tenant=ctx.tenant, region="eu", attributes={})
+
+
+@tool(
+    "accounts.lock",
+    effects={Effect.WRITE},
+    resource_kind="Account",
+    locate=of_person,
+    field_classes={"account": FieldClass.PERSONAL},
+)
+async def lock(account: str) -> str:
+    """Lock an account."""
+    return f"locked: {account}."
+'''
+LOCKING = """
+async def locking(run, request):
+    said = await run.call("accounts.lock", account=request["who"])
+    return {"locked": request["who"], "said": said, "hannahs": "hannah.leeds"}
+"""
+
+
+async def test_what_a_declared_field_holds_is_concealed_wherever_else_it_stands_in_the_run(
+    tmp_path: Path, database_url: str
+) -> None:
+    shop = make_shop(tmp_path / "named", database_url)
+    tools = shop.folder / "tools" / "shop.py"
+    tools.write_text(tools.read_text().replace("import Connection,", "import Connection, FieldClass,") + NAMED)
+    shop.contract("locking", [write_action("accounts.lock")], workflow=LOCKING)
+    async with Remit(shop.folder) as remit:
+        result = await remit.run("locking", {"who": "hannah.lee"})
+        assert result.outcome == "completed", result
+        assert result.output["said"] == "locked: hannah.lee."
+        opened, *later = remit.journal.reader.events(result.run)
+        assert "hannah.lee" in repr(opened.body)
+        shown = repr([event.body for event in later])
+        assert "hannah.lee'" not in shown
+        assert "hannah.lee." not in shown
+        assert "hannah.leeds" in shown

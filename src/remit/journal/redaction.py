@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -22,6 +23,7 @@ from remit.values import Json, encode
 
 # The package has no types.
 _compile = cast("Callable[[str], Any]", re2.compile)  # pyright: ignore[reportUnknownMemberType]
+_escape = cast("Callable[[str], str]", re2.escape)  # pyright: ignore[reportUnknownMemberType]
 
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
@@ -144,6 +146,18 @@ class Redacted(msgspec.Struct, frozen=True, kw_only=True):
     kinds: frozenset[str]
 
 
+_NAMED_FROM = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Classed:
+    """A value that a field of a declared class has held, and where it stands as a word of its own."""
+
+    encoded: bytes
+    kind: str
+    expression: Any
+
+
 class Redactor:
     """Replaces what must not be kept. `secrets` are literal texts (credentials) that may never appear anywhere."""
 
@@ -155,6 +169,25 @@ class Redactor:
         }
         self._secrets = tuple(sorted(spelled, key=len, reverse=True))
         self._secrets_encoded = tuple(secret.encode(errors="surrogatepass") for secret in self._secrets)
+        self.classed: dict[str, _Classed] | None = None
+
+    def for_run(self) -> Redactor:
+        """A redactor for one run: what a declared field has held in it is concealed wherever else it stands in the run."""
+        own = copy(self)
+        own.classed = {}
+        return own
+
+    def note(self, kind: str, value: Json) -> None:
+        """A value of a declared class. Short ones stand everywhere by chance, and numbers are no names of anybody."""
+        if self.classed is None or kind == "money" or not isinstance(value, str) or len(value) < _NAMED_FROM:
+            return
+        if value in self.classed:
+            return
+        expression = _compile(rf"(?:^|[^\pL\pN])({_escape(value)})(?:[^\pL\pN]|$)")
+        self.classed[value] = _Classed(encoded=value.encode(), kind=kind, expression=expression)
+
+    def noted(self) -> Iterable[_Classed]:
+        return self.classed.values() if self.classed else ()
 
     def pseudonym(self, kind: str, text: str) -> str:
         """`<email:jphkaibo…>`: the same for the same value, useless without the key."""
@@ -208,6 +241,8 @@ class Redactor:
             return False
         if b"\\" in data or any(secret in data for secret in self._secrets_encoded):
             return False
+        if self.classed and any(classed.encoded in data for classed in self.classed.values()):
+            return False
         return _CANDIDATES.search(data) is None
 
 
@@ -235,8 +270,20 @@ class _Pass:
                 text = text.replace(secret, self._conceal("secret", secret))
         return text
 
+    def without_classed(self, text: str) -> str:
+        """A text in which no value of a declared field stands as a word of its own."""
+        for classed in self._redactor.noted():
+            data = text.encode(errors="replace")
+            at = 0
+            while classed.encoded in data[at:] and (match := classed.expression.search(data, at)) is not None:
+                start, end = match.span(1)
+                shown = self._conceal(classed.kind, data[start:end].decode()).encode()
+                data, at = data[:start] + shown + data[end:], start + len(shown)
+            text = data.decode() if at else text
+        return text
+
     def text(self, text: str) -> str:
-        text = self.without_secrets(text)
+        text = self.without_classed(self.without_secrets(text))
         data = text.encode(errors="replace")
         if len(text) >= _SHORTEST and _CANDIDATES.search(data) is not None:
             for detector in _DETECTORS:
@@ -304,7 +351,10 @@ class _Pass:
             return concealed
         if isinstance(value, list):
             return [self._conceal_all(item, kind) for item in cast("list[Json]", value)]
-        return value if value is None else self._conceal(kind, str(value))
+        if value is None:
+            return None
+        self._redactor.note(kind, value)
+        return self._conceal(kind, str(value))
 
 
 class _CredentialsOnly(_Pass):

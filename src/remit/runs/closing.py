@@ -45,7 +45,7 @@ class Closing:
         await state.turns.idle()
         now = self.journal.clock()
         body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.place.n}
-        closed = self._closed(state.authority.principal, body, now - state.opened_at - state.parked_us)
+        closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), withdraw_approvals(state)]
         await self.journal.append(state.log, closed, statements=statements)
         return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
@@ -58,7 +58,7 @@ class Closing:
         if reason is None:
             return None
         body = {"outcome": "denied", "output": None, "reason": reason, "events": log.place.n}
-        closed = self._closed(events[0].header.actor, body, now - events[0].header.at)
+        closed = _closed(self._redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         return RunResult(run=run, outcome="denied", reason=reason)
 
@@ -103,7 +103,7 @@ class Closing:
         }
         # A header holds nothing personal.
         actor = self._redactor.pseudonym("person", person)
-        closed = self._closed(actor, body, now - events[0].header.at)
+        closed = _closed(self._redactor, actor, body, now - events[0].header.at)
         await self._commit(log, person, [*drafts, closed], outcome)
         return RunResult(run=lease.run, outcome=outcome, reason=said)
 
@@ -116,16 +116,17 @@ class Closing:
 
         await self.journal.commit(Entry(log=log, record=write, principals=(person,)))
 
-    def _closed(self, actor: str, body: dict[str, Json], took_us: int) -> Draft:
-        shown: Any = self._redactor.redact(body).value
-        return Draft(
-            type=EventType.RUN_CLOSED,
-            actor=actor,
-            verdict=str(body["outcome"]),
-            body=shown,
-            sealed=self._redactor.sealed(shown, body),
-            latency_us=max(0, took_us),
-        )
+
+def _closed(redactor: Redactor, actor: str, body: dict[str, Json], took_us: int) -> Draft:
+    shown: Any = redactor.redact(body).value
+    return Draft(
+        type=EventType.RUN_CLOSED,
+        actor=actor,
+        verdict=str(body["outcome"]),
+        body=shown,
+        sealed=redactor.sealed(shown, body),
+        latency_us=max(0, took_us),
+    )
 
 
 def _closing_statements(run: str, outcome: str, now: int) -> list[Statement]:

@@ -172,7 +172,7 @@ class Engine:
         state.ended = state.ended or "waits for a system that is out of reach"
         await state.turns.idle()
         assert folded.lease is not None
-        folded.lease.trouble = self._redactor.text(reason)
+        folded.lease.trouble = state.redactor.text(reason)
         return RunResult(run=state.run, outcome="waiting", reason=folded.lease.trouble)
 
     def check_output(self, folded: Folded, output: Json) -> None:
@@ -259,7 +259,7 @@ class Engine:
         state = new_state(
             program.authority,
             log,
-            redactor=self._redactor,
+            redactor=self._redactor.for_run(),
             clock=self._journal.clock,
             on_behalf_of=body["on_behalf_of"],
             opened_at=opened.header.at,

@@ -140,6 +140,9 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     call = _call_of(state, event, body, original)
     reserved = tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body["reserved"])
     verdict = body["verdict"]
+    if call.tool is not None and call.tool.spec.field_classes:
+        # What its declared fields hold is concealed from here on, as it was when this was recorded.
+        state.redactor.redact(call.args, call.tool.spec.field_classes)
     folded.steps[step] = RecordedStep(
         tool=body["tool"],
         args_digest=body["args_digest"],
@@ -208,6 +211,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
                 left = call.demand.spend - event.header.cost_microusd
                 state.usage.release(state.authority.limits[step.tool], Demand(calls=0, spend=left))
             if call.tool is not None:
+                state.redactor.redact(result, call.tool.spec.field_classes, prefix="result")
                 take_in_result(state, call, result)
             return
         case EventType.CALL_FAILED:

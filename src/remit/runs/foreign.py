@@ -10,7 +10,7 @@ from remit.gate.verdicts import Outcome
 from remit.runs.engine import Engine
 from remit.runs.fold import Folded, waiting_case
 from remit.runs.run import Escalated, Run
-from remit.values import Json
+from remit.values import Json, decode, encode
 
 
 class ForeignAgent:
@@ -82,4 +82,4 @@ class ForeignRun:
         Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema.
         """
         self._engine.check_output(self._folded, output)
-        self.output = output
+        self.output = decode(encode(output))
