@@ -16,7 +16,7 @@ from sqlalchemy.sql.dml import Update
 
 from remit.errors import RunError
 from remit.journal.journal import Clock
-from remit.storage import schema
+from remit.storage import rows, schema
 from remit.storage.database import Database, storage_errors
 
 LEASE_US = 20_000_000
@@ -149,7 +149,7 @@ class RunTable:
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; one that is somebody else's by now stays theirs."""
-        left = {"worker": None, "lease_until": None, "held_at": self._clock(), "trouble": lease.trouble or None}
+        left = {"worker": None, "lease_until": None, "held_at": self._clock(), "trouble": rows.storable(lease.trouble) or None}
         self._change(_mine(lease).values(left))
 
     def park(self, lease: Lease) -> None:

@@ -24,12 +24,17 @@ class CaseRow:
     expires_at: int | None
 
 
+def storable(text: str) -> str:
+    """A text as every database takes it: Postgres has none with the character NUL. The events have it as it was."""
+    return text.replace("\0", "\ufffd")
+
+
 def open_case(row: CaseRow) -> Statement:
     return Statement(
         sql='INSERT INTO cases ("case", tenant, run, step, kind, queue, roles, status, reason, opened_at, due_at,'
         " expires_at) VALUES (:case, :tenant, :run, :step, :kind, :queue, :roles, 'open', :reason, :opened_at,"
         " :due_at, :expires_at)",
-        params=asdict(row),
+        params={**asdict(row), "reason": storable(row.reason)},
     )
 
 
