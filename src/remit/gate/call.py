@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,7 +18,7 @@ from remit.policy.decision import MustHold, Permitted
 from remit.policy.session import PastCall
 from remit.provenance.labels import Seen
 from remit.tools.spec import Resource, Tool
-from remit.values import Json
+from remit.values import Json, Path
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +93,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     tool: Tool | None = None
     action: Action | None = None
     args: dict[str, Json] = {}
+    leaves: Sequence[tuple[Path, Json]] = ()
+    """The scalars of the arguments with their paths, walked once."""
     args_digest: str = ""
     key: str = ""
     """The idempotency key: the same for every attempt of this call and for no other call."""

@@ -29,7 +29,7 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     if type(proposed) is not dict:
         return Reject(code="arguments_invalid", message="arguments are an object of names and values")
     try:
-        floats = [path for path, leaf in leaves(proposed) if type(leaf) is float]
+        found = list(leaves(proposed))
     except ValueRefused as error:
         return Reject(code="arguments_invalid", message=error.message)
     encoded = encode(proposed)
@@ -41,8 +41,8 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     if not tool.spec.input_validator.is_valid(args):
         problems = "; ".join(_explain(tool.spec.input_validator.iter_errors(args)))
         return Reject(code="arguments_invalid", message=problems)
-    for path in floats:
-        if _is_whole(tool.spec, path):
+    for path, leaf in found:
+        if type(leaf) is float and _is_whole(tool.spec, path):
             message = f"`{show_path(path)}` is a whole number; write it without a decimal point"
             return Reject(code="arguments_invalid", message=message)
     try:
@@ -53,6 +53,7 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
     return replace(
         call,
         args=args,
+        leaves=found,
         args_digest=args_digest,
         key=sha256(f"{run.run}\0{call.proposal.step}\0{args_digest}".encode()).hexdigest()[:32],
         demand=demand,
