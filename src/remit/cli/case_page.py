@@ -13,7 +13,7 @@ from remit.cli.readable import in_words, leaves, name_text, value_text
 from remit.cli.terminal import UNTRUSTED, clock_time, from_now, line, style_of
 
 if TYPE_CHECKING:
-    from remit.cases.cases import Case
+    from remit.cases.cases import Case, Revealed
     from remit.journal.events import Event
 
 _LABEL = 13
@@ -24,13 +24,17 @@ _NAMES_END = 30
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """One case, its question as the record has it, and its run's events, to be shown at `now`."""
+    """One case, its question as the record has it, and its run's events, to be shown at `now`.
+
+    `revealed`: the originals, where a person who may decide it asked for them.
+    """
 
     case: Case
     question: Mapping[str, Any]
     events: list[Event]
     now: int
     width: int | None
+    revealed: Revealed | None = None
 
     def lines(self) -> list[Text]:
         """The whole page."""
@@ -39,7 +43,9 @@ class CasePage:
         made = [title, *self._facts()]
         shown: Mapping[str, Any] = self.question.get("shown") or {}
         made.extend(self._call(shown) if shown else self._handed_over())
-        made.extend([Text(""), *self._ways()])
+        if shown and self.revealed is not None:
+            made.extend(self._request())
+        made.extend([Text(""), *self._redacted(), *self._ways()])
         return made
 
     def _facts(self) -> Iterator[Text]:
@@ -82,8 +88,9 @@ class CasePage:
     def _call(self, shown: Mapping[str, Any]) -> Iterator[Text]:
         yield Text("")
         yield from self._fact("the call", name_text(str(shown.get("tool"))), style="bold")
-        yield from self._values(shown.get("args") or {}, shown.get("labels") or {})
-        about: Mapping[str, Any] | None = shown.get("resource")
+        originals: dict[str, Any] = {} if self.revealed is None else vars(self.revealed)
+        yield from self._values(originals.get("args", shown.get("args")) or {}, shown.get("labels") or {})
+        about: Mapping[str, Any] | None = originals.get("resource", shown.get("resource"))
         if about:
             kind, place = name_text(str(about.get("kind"))), (about.get("region"), about.get("tenant"))
             where = ", ".join(name_text(str(part)) for part in place if part)
@@ -93,15 +100,41 @@ class CasePage:
 
     def _handed_over(self) -> Iterator[Text]:
         """What a person who takes over starts from."""
-        opened: Mapping[str, Any] = self.events[0].body or {}
-        yield Text("")
-        yield from self._fact("the request", "" if opened else "erased", style="bold")
-        yield from self._values(opened.get("request") if opened else {}, {})
+        yield from self._request()
         draft = self.question.get("draft")
         if draft is not None:
             yield Text("")
             yield from self._fact("its draft", "", style="bold")
             yield from self._values(draft, {}, units=True)
+
+    def _request(self) -> Iterator[Text]:
+        opened: Mapping[str, Any] = self.events[0].body or {}
+        yield Text("")
+        yield from self._fact("the request", "" if opened else "erased", style="bold")
+        shown = opened.get("request", {}) if self.revealed is None else self.revealed.request
+        yield from self._values(shown, {})
+
+    def _redacted(self) -> Iterator[Text]:
+        """That what is shown is not all, and how to see the rest; or that it was seen."""
+        if self.revealed is not None:
+            seen: list[dict[str, Any]] = [event.body or {} for event in self.events if event.type == "case.revealed"]
+            said = f"these are the originals; that {seen[-1].get('by')} was shown them is on record"
+        elif self._hides():
+            said = f"`remit case {self.case.case} --as PERSON` shows the originals to who may decide, and records that"
+        else:
+            return
+        yield from hanging(Text(""), line((said, "dim")), 2, self.width)
+        yield Text("")
+
+    def _hides(self) -> bool:
+        """Whether something that is shown stands in place of an original which is still there."""
+        hiding, names = self.events[0], ("request",)
+        if self.question.get("shown"):
+            names = ("args", "resource")
+            hiding = [e for e in self.events if e.type == "call.decided" and e.header.span == self.case.step][-1]
+        shown: dict[str, Any] = hiding.body or {}
+        originals: dict[str, Any] = hiding.sealed or {}
+        return any(name in originals and originals[name] != shown.get(name) for name in names)
 
     def _values(self, value: Any, labels: Mapping[str, list[str]], *, units: bool = False) -> Iterator[Text]:
         """Each value on a line of its own, and below it where it came from."""
@@ -133,7 +166,7 @@ class CasePage:
             for command in ("approve", "deny"):
                 yield line("    ", (f"remit {command} {case.case} --as PERSON --reason WHY", "bold"))
         else:
-            yield line("  when it is dealt with")
+            yield line("  once it is handled, record that with")
             yield line("    ", (f"remit resolve {case.case} --as PERSON --reason HOW", "bold"))
 
     def _fact(self, name: str, said: str, *, style: str = "") -> Iterator[Text]:

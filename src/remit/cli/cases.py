@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit.cli.options import Listed, Many, spread
 from remit.cli.terminal import (
     JsonTimesOption,
     ProjectOption,
     line,
     print_json,
     print_lines,
+    reporting,
     say,
     span_text,
     style_of,
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from remit.app import Remit
-    from remit.cases.cases import Case
+    from remit.cases.cases import Case, Decision
+    from remit.cli.case_page import CasePage
 
 CaseArgument = Annotated[
     str, typer.Argument(metavar="CASE", help="Id of a case, or the start of one.", show_default=False)
+]
+OneArgument = Annotated[
+    str | None, typer.Argument(metavar="CASE", help="Id of a case, or the start of one; or `--all`.", show_default=False)
 ]
 AsOption = Annotated[
     str,
@@ -52,26 +58,45 @@ class Status(StrEnum):
 
 
 _STATUSES = f"Which: {', '.join(Status)}."
+_MANY = 20
+"""From so many on, a list of cases ends with what holds how many of them."""
 
 
+@spread
 def list_cases(
+    filters: Listed,
     status: Annotated[Status, typer.Option(metavar="STATUS", help=_STATUSES)] = Status.OPEN,
     json: JsonTimesOption = False,
     project: ProjectOption = None,
 ) -> None:
     """List what people must do, the most urgent first."""
 
-    async def use(remit: Remit) -> tuple[list[Case], int]:
-        return remit.cases.list(remit.tenant, status=None if status is Status.ALL else status), remit.clock()
+    async def use(remit: Remit) -> tuple[list[Case], list[Case], int]:
+        asked = filters.asked(remit)
+        asked["status"] = None if status is Status.ALL else status
+        found = remit.cases.list(remit.tenant, limit=filters.limit, offset=filters.offset, **asked)
+        there = remit.cases.count(remit.tenant, **asked)
+        every = found if there == len(found) else remit.cases.list(remit.tenant, limit=max(1, there), **asked)
+        return found, every, remit.clock()
 
-    found, now = with_remit(project, use)
+    found, every, now = with_remit(project, use)
+    cut = f"{len(found):,} of {len(every):,} shown; --limit and --offset show others"
     if json:
         print_json([asdict(case) for case in found])
+        if len(found) < len(every):
+            print_lines([line((cut, "dim"))], stderr=True)
         return
-    if found:
-        print_lines(_table(found, now, with_status=status is Status.ALL))
-    else:
-        say(("nothing waits for a person" if status is Status.OPEN else "there is no such case", "dim"))
+    if not every:
+        nothing = status is Status.OPEN and not filters.are_set()
+        say(("nothing waits for a person" if nothing else "there is no such case", "dim"))
+        return
+    print_lines(_table(found, now, with_status=status is Status.ALL))
+    if len(found) < len(every):
+        say((cut, "dim"))
+    if len(every) > _MANY:
+        from remit.cli.bulk import counted
+
+        print_lines([line(("by the rule that holds them, or their kind:", "dim")), *counted(every)])
 
 
 def _table(found: list[Case], now: int, *, with_status: bool) -> list[Text]:
@@ -113,76 +138,146 @@ def _time_left(case: Case, now: int) -> list[tuple[str, str]]:
     return [(span_text(end - now), ""), (", late" if late else "", "bold")]
 
 
-def show_case(case: CaseArgument, json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+def show_case(
+    case: CaseArgument,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="PERSON",
+            help="Show the originals of what is redacted to this person, who must be one who may decide; it is recorded.",
+        ),
+    ] = None,
+    json: JsonTimesOption = False,
+    project: ProjectOption = None,
+) -> None:
     """Show what a case asks.
 
     The call with each of its arguments, where they came from, the rule that asks, by when, and how to answer.
     """
 
-    async def use(remit: Remit) -> tuple[Case, Any, Any, int]:
-        from remit.cli.lookup import find_case
-
-        found = remit.cases.get(find_case(remit, case))
-        return found, remit.cases.question(found), remit.journal.reader.events(found.run), remit.clock()
-
-    found, question, events, now = with_remit(project, use)
-    if json:
-        print_json({**asdict(found), "question": question})
-        return
-    from remit.cli.case_page import CasePage
-
-    print_lines(CasePage(case=found, question=question, events=events, now=now, width=width()).lines())
-
-
-def approve(case: CaseArgument, by: AsOption, reason: ReasonOption = "", project: ProjectOption = None) -> None:
-    """Approve exactly what a case asks.
-
-    The run goes on at once with the call that was shown, and with no other.
-    """
-    _decide(case, "approved", by, reason, project)
-
-
-def deny(case: CaseArgument, by: AsOption, reason: ReasonOption = "", project: ProjectOption = None) -> None:
-    """Say no to what a case asks.
-
-    The run goes on at once, without that call.
-    """
-    _decide(case, "denied", by, reason, project)
-
-
-def resolve(case: CaseArgument, by: AsOption, reason: ReasonOption = "", project: ProjectOption = None) -> None:
-    """Note that a handed-over case was dealt with.
-
-    For escalations, and for calls of which nobody knew whether they happened.
-    """
-    _decide(case, "resolved", by, reason, project)
-
-
-def _decide(case: str, decision: str, by: str, reason: str, project: ProjectOption) -> None:
-    async def use(remit: Remit) -> None:
-        from remit.cases.cases import Decision
+    async def use(remit: Remit) -> CasePage:
+        from remit.cli.case_page import CasePage
         from remit.cli.lookup import find_case, find_person
 
-        token = remit.person_token(find_person(remit, by))
-        chosen = find_case(remit, case)
-        decided = await remit.cases.decide(chosen, Decision(decision), token=token, reason=reason)
-        say((decided.case, "bold"), " ", (decision, style_of(decision)), f" by {decided.decided_by}")
+        found = remit.cases.get(find_case(remit, case))
+        token = None if by is None else remit.person_token(find_person(remit, by))
+        revealed = None if token is None else await remit.cases.reveal(found.case, token=token)
+        return CasePage(
+            case=found,
+            question=remit.cases.question(found),
+            events=remit.journal.reader.events(found.run),
+            now=remit.clock(),
+            width=width(),
+            revealed=revealed,
+        )
+
+    page = with_remit(project, use)
+    if json:
+        originals = {} if page.revealed is None else {"originals": asdict(page.revealed)}
+        print_json({**asdict(page.case), "question": page.question, **originals})
+        return
+    print_lines(page.lines())
+
+
+@spread
+def approve(
+    by: AsOption, many: Many, case: OneArgument = None, reason: ReasonOption = "", project: ProjectOption = None
+) -> None:
+    """Approve exactly what a case asks.
+
+    The run goes on at once with the call that was shown, and with no other. Where something of it is redacted,
+    `remit case CASE --as PERSON` shows the originals.
+    """
+    _decide("approved", _Deciding(case=case, many=many, by=by, reason=reason), project)
+
+
+@spread
+def deny(
+    by: AsOption, many: Many, case: OneArgument = None, reason: ReasonOption = "", project: ProjectOption = None
+) -> None:
+    """Say no to what a case asks.
+
+    The run goes on at once, without that call. Where something of it is redacted, `remit case CASE --as PERSON` shows
+    the originals.
+    """
+    _decide("denied", _Deciding(case=case, many=many, by=by, reason=reason), project)
+
+
+@spread
+def resolve(
+    by: AsOption, many: Many, case: OneArgument = None, reason: ReasonOption = "", project: ProjectOption = None
+) -> None:
+    """Record that a case was handled outside of Remit.
+
+    For escalations, for runs that ended in trouble, and for calls of which nobody knew whether they happened.
+    """
+    _decide("resolved", _Deciding(case=case, many=many, by=by, reason=reason), project)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Deciding:
+    """What was typed: which cases, as whom, and why."""
+
+    case: str | None
+    many: Many
+    by: str
+    reason: str
+
+    def check(self) -> None:
+        """Raises `typer.BadParameter` unless it says one case, or all of some."""
+        if self.case is not None and (self.many.every or self.many.are_set()):
+            raise typer.BadParameter("give one CASE, or `--all` with filters, but not both")
+        if self.case is None and not self.many.every:
+            raise typer.BadParameter("give a CASE; or `--all` for all that the filters leave")
+
+
+def _decide(word: str, deciding: _Deciding, project: ProjectOption) -> None:
+    deciding.check()
+
+    async def use(remit: Remit) -> bool:
+        from remit.cases.cases import Decision
+        from remit.cli.lookup import find_person
+
+        person, decision = find_person(remit, deciding.by), Decision(word)
+        if deciding.case is not None:
+            await _decide_one(remit, deciding.case, decision, person, deciding.reason)
+            return True
+        from remit.cli import bulk
+
+        cases = bulk.chosen(remit, decision, deciding.many)
+        if deciding.many.yes and cases:
+            return await bulk.decide_all(remit, cases, decision, person, deciding.reason)
+        bulk.announce(cases, decision, person)
+        return True
+
+    if not with_remit(project, use):
+        raise typer.Exit(1)
+
+
+async def _decide_one(remit: Remit, start: str, decision: Decision, person: str, reason: str) -> None:
+    from remit.cli.lookup import find_case
+
+    case = find_case(remit, start)
+    decided = await remit.cases.decide(case, decision, token=remit.person_token(person), reason=reason)
+    lines = [line((decided.case, "bold"), " ", (decision, style_of(decision)), f" by {decided.decided_by}")]
+    try:
         if decided.kind == "approval":
-            await _go_on(remit, decided.run)
+            lines += await _go_on(remit, decided.run)
+    finally:
+        # Whatever becomes of the run, the decision is made.
+        with reporting(f"{decided.case} is {decision}"):
+            print_lines(lines)
 
-    with_remit(project, use)
 
-
-async def _go_on(remit: Remit, run: str) -> None:
+async def _go_on(remit: Remit, run: str) -> list[Text]:
     """Let the run go on now, where its agent is here."""
+    from remit.cli.run_list import result_lines
     from remit.errors import RunError
 
     try:
-        result = await remit.engine.drive(run)
+        return result_lines(await remit.engine.drive(run))
     except RunError as error:
         if error.code != "no_workflow":
             raise
-        say(f"{run} goes on when its agent, which lives elsewhere, proposes the call again")
-        return
-    said = f" {result.reason}" if result.reason else ""
-    say(f"{result.run} ", (result.outcome, style_of(result.outcome)), said)
+        return [line(f"{run} goes on when its agent, which lives elsewhere, proposes the call again")]

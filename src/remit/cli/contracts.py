@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, fail, print_json, printable, say, visible_json
+from remit.cli.terminal import JsonOption, ProjectOption, fail, print_json, print_text, printable, say, visible_json
 from remit.errors import RemitError
 
 
@@ -55,9 +55,9 @@ def check(json: JsonOption = False, project: ProjectOption = None) -> None:
     except RemitError as error:
         fail(error)
     if json:
-        typer.echo(visible_json(render_json(problems)))
+        print_text(visible_json(render_json(problems)))
     else:
-        typer.echo("\n".join(map(printable, render(problems).split("\n"))))
+        print_text("\n".join(map(printable, render(problems).split("\n"))))
     raise typer.Exit(1 if errors(problems) else 0)
 
 

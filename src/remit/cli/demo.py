@@ -35,7 +35,7 @@ def demo(
 ) -> None:
     """Watch the gate on a live tracker.
 
-    Triage, approvals, a red team, and the proof that the record is true; about a minute, no key, no server.
+    Triage, approvals, a red team, and a comparison of the tracker with the journal; about a minute, no key, no server.
     """
     from remit.demo.main import Options, run_demo
 

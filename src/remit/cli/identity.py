@@ -13,6 +13,8 @@ from remit.cli.terminal import (
     line,
     print_json,
     print_lines,
+    print_text,
+    reporting,
     say,
     width,
     with_remit,
@@ -80,10 +82,13 @@ def disable(principal: PrincipalArgument, project: ProjectOption = None) -> None
     """
 
     async def use(remit: Remit) -> None:
-        remit.principals.disable(principal, remit.clock())
+        from remit.cli.lookup import storable
+
+        remit.principals.disable(storable(principal), remit.clock())
 
     with_remit(project, use)
-    say(f"{principal} ", ("disabled", "red"))
+    with reporting(f"{principal} is disabled"):
+        say(f"{principal} ", ("disabled", "red"))
 
 
 @principals.command("enable")
@@ -91,10 +96,13 @@ def enable(principal: PrincipalArgument, project: ProjectOption = None) -> None:
     """Enable a principal again."""
 
     async def use(remit: Remit) -> None:
-        remit.principals.enable(principal, remit.clock())
+        from remit.cli.lookup import storable
+
+        remit.principals.enable(storable(principal), remit.clock())
 
     with_remit(project, use)
-    say(f"{principal} ", ("enabled", "green"))
+    with reporting(f"{principal} is enabled"):
+        say(f"{principal} ", ("enabled", "green"))
 
 
 def token(
@@ -111,7 +119,7 @@ def token(
 
         return remit.person_token(find_person(remit, person))
 
-    typer.echo(with_remit(project, use))
+    print_text(with_remit(project, use))
 
 
 @keys.command("rotate")
@@ -125,7 +133,9 @@ def rotate(project: ProjectOption = None) -> None:
         remit.keys.prune(remit.clock())
         return remit.keys.rotate(remit.clock())
 
-    say(f"signing with key {with_remit(project, use)}")
+    key = with_remit(project, use)
+    with reporting(f"key {key} signs from now on"):
+        say(f"signing with key {key}")
 
 
 @keys.command("jwks")

@@ -49,7 +49,13 @@ def find_person(remit: Remit, name: str) -> str:
     return person
 
 
+def storable(text: str) -> str:
+    """What was typed as text that a database can be asked for: a byte that is no UTF-8 is in none of its texts."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _begin_with(remit: Remit, table: Table, kind: str, start: str) -> list[str]:
+    start = storable(start)
     wanted = start if start.startswith(f"{kind}-") else f"{kind}-{start}"
     column: Any = table.c[kind]
     query = select(column).where(table.c.tenant == remit.tenant, column.startswith(wanted, autoescape=True))

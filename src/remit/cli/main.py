@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from remit.cli import cases, contracts, demo, identity, policy, releases, runs
+from remit.cli.terminal import print_text, say_error
+from remit.errors import RemitError
 
 
 class Panels(TyperGroup):
@@ -66,10 +68,17 @@ _add(
 _add(RUN, "work", runs.work, "remit work --once")
 _add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
 _add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
-_add(DECIDE, "cases", cases.list_cases, "remit cases", "remit cases --status all")
-_add(DECIDE, "case", cases.show_case, "remit case case-9428f17cdedf", "remit case 9428")
+_add(RUN, "close", runs.close, "remit close 0425 --as lee --reason 'done by hand'")
+_add(DECIDE, "cases", cases.list_cases, "remit cases", "remit cases --status all --contract it-tickets")
+_add(DECIDE, "case", cases.show_case, "remit case 9428", "remit case 9428 --as lee")
 _add(DECIDE, "approve", cases.approve, "remit approve 9428 --as lee", "remit approve 9428 --as lee --reason 'I called back'")
-_add(DECIDE, "deny", cases.deny, "remit deny 9428 --as lee --reason 'not the owner of the account'")
+_add(
+    DECIDE,
+    "deny",
+    cases.deny,
+    "remit deny 9428 --as lee --reason 'not the owner of the account'",
+    "remit deny --all --rule autonomy:directory.reset_access --as lee",
+)
 _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
@@ -81,7 +90,7 @@ def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    typer.echo(f"remit {installed('remit')}")
+    print_text(f"remit {installed('remit')}")
 
 
 _add(ADMINISTER, "version", version)
@@ -93,3 +102,7 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except RemitError as error:
+        # Only what goes wrong outside of a project comes here: output that can't be written.
+        say_error(error)
+        sys.exit(1)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, cedar_text, console, print_json, say, with_remit
+from remit.cli.terminal import (
+    JsonOption,
+    ProjectOption,
+    cedar_text,
+    console,
+    print_json,
+    print_text,
+    say,
+    with_remit,
+    writing,
+)
 
 if TYPE_CHECKING:
     from remit.app import Remit
@@ -27,11 +37,12 @@ def show(contract: ContractArgument, project: ProjectOption = None) -> None:
 
     text = cedar_text(with_remit(project, use))
     if not console().is_terminal:
-        typer.echo(text)
+        print_text(text)
         return
     from rich.syntax import Syntax
 
-    console().print(Syntax(text, "java", theme="ansi_dark", background_color="default", word_wrap=True))
+    with writing():
+        console().print(Syntax(text, "java", theme="ansi_dark", background_color="default", word_wrap=True))
 
 
 @app.command("test")

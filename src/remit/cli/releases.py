@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.terminal import JsonTimesOption, ProjectOption, clock_time, print_json, say, with_remit
+from remit.cli.terminal import JsonTimesOption, ProjectOption, clock_time, print_json, reporting, say, with_remit
 
 if TYPE_CHECKING:
     from remit.app import Remit
@@ -63,6 +63,7 @@ def approve(
         program = remit.program(contract)
         token = remit.person_token(find_person(remit, by))
         found = remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
-        say(f"release {found.release[:12]} of {contract} ", ("approved", "green"), f" by {found.approved_by}")
+        with reporting(f"release {found.release[:12]} is approved"):
+            say(f"release {found.release[:12]} of {contract} ", ("approved", "green"), f" by {found.approved_by}")
 
     with_remit(project, use)

@@ -1,13 +1,15 @@
-"""`remit run`, `work`, `runs`, `show`."""
+"""`remit run`, `work`, `runs`, `show`, `close`."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit.cli.options import MOST
 from remit.cli.terminal import (
     JsonOption,
     JsonTimesOption,
@@ -15,17 +17,15 @@ from remit.cli.terminal import (
     line,
     print_json,
     print_lines,
+    reporting,
     say,
-    short_time,
-    style_of,
     width,
     with_remit,
 )
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from remit.app import Remit
+    from remit.journal.events import Event
     from remit.runs.engine import RunResult
 
 RunArgument = Annotated[
@@ -48,6 +48,10 @@ class Outcome(StrEnum):
     HELD = "held"
     READY = "ready"
     RUNNING = "running"
+    WAITING = "waiting"
+    """A system of record is out of reach; it goes on by itself."""
+    STUCK = "stuck"
+    """It can't go on, and says why."""
 
 
 def run(
@@ -75,21 +79,23 @@ def run(
         return await remit.run(contract, given, on_behalf_of=behalf, request_key=key)
 
     result = with_remit(project, use)
-    if json:
-        print_json({"run": result.run, "outcome": result.outcome, "output": result.output, "reason": result.reason,
-                    "case": result.case})
-    else:
-        _say_result(result)
-        if result.case:
-            say(f"  waits in {result.case}; see `remit case {result.case}`")
-        if result.output is not None:
-            print_json(result.output)
+    with reporting(f"{result.run} is {result.outcome}, see `remit show {result.run}`"):
+        if json:
+            print_json(asdict(result))
+        else:
+            _print_result(result)
     raise typer.Exit(0 if result.outcome in ("completed", "held", "escalated", "waiting") else 3)
 
 
-def _say_result(result: RunResult) -> None:
-    said = f" {result.reason}" if result.reason else ""
-    say((result.run, "bold"), " ", (result.outcome, style_of(result.outcome)), said)
+def _print_result(result: RunResult) -> None:
+    from remit.cli.run_list import result_lines
+
+    lines = result_lines(result)
+    if result.case:
+        lines.append(line(f"  waits in {result.case}; see `remit case {result.case}`"))
+    print_lines(lines)
+    if result.output is not None:
+        print_json(result.output)
 
 
 def work(
@@ -101,25 +107,70 @@ def work(
     Approved ones, expired ones, and those that a dead worker left.
     """
 
-    async def use(remit: Remit) -> None:
+    async def use(remit: Remit) -> int:
         import asyncio
         import signal
 
         if once:
-            async for result in remit.engine.drive_waiting():
-                _say_result(result)
-            return
+            return await _drive_waiting(remit)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         say(("working; stop with Ctrl-C", "dim"))
         await remit.engine.work(stop)
+        return 0
 
-    with_remit(project, use)
+    stuck = with_remit(project, use)
+    if stuck:
+        text = f"{stuck} run{'' if stuck == 1 else 's'} can't go on; `remit runs --outcome stuck` lists them with why"
+        print_lines([line(text)], stderr=True)
+        raise typer.Exit(3)
+
+
+async def _drive_waiting(remit: Remit) -> int:
+    """Drive each run that waits and say what became of it; how many can't go on."""
+    from remit.cli.run_list import result_lines
+
+    outcomes: list[str] = []
+    async for result in remit.engine.drive_waiting():
+        outcomes.append(result.outcome)
+        with reporting(f"{result.run} is {result.outcome}"):
+            print_lines(result_lines(result))
+    if not outcomes:
+        say(("no run waits for a worker", "dim"))
+    return outcomes.count("stuck")
+
+
+def close(
+    run: RunArgument,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="PERSON", help="Who ends it: a person of remit.toml who works on a queue.", show_default=False
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on record.", show_default=False)] = "",
+    project: ProjectOption = None,
+) -> None:
+    """End a run that can't go on.
+
+    For one that is stuck, or that nobody wants any more; not while a worker drives it. What it asks of people is
+    withdrawn. A call that was sent and has no outcome becomes unknown, and so does the run.
+    """
+
+    async def use(remit: Remit) -> RunResult:
+        from remit.cli.lookup import find_person, find_run
+
+        token = remit.person_token(find_person(remit, by))
+        return await remit.close_run(find_run(remit, run), token=token, reason=reason)
+
+    result = with_remit(project, use)
+    with reporting(f"{result.run} is {result.outcome}"):
+        _print_result(result)
 
 
 def list_runs(
-    last: Annotated[int, typer.Option("--last", metavar="N", min=1, help="How many, the newest first.")] = 20,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=1, max=MOST, help="How many, the newest first.")] = 20,
     outcome: Annotated[
         Outcome | None,
         typer.Option(metavar="OUTCOME", help="Only those that ended or stand so, such as `held`, `escalated` or `failed`."),
@@ -128,6 +179,7 @@ def list_runs(
     project: ProjectOption = None,
 ) -> None:
     """List runs, the newest first."""
+    from remit.cli.run_list import read_runs, run_table
 
     async def use(remit: Remit) -> tuple[list[dict[str, Any]], int]:
         return read_runs(remit, last, outcome), remit.clock()
@@ -136,65 +188,11 @@ def list_runs(
     if json:
         print_json(found)
     elif found:
-        print_lines(_table(found, now))
+        print_lines(run_table(found, now))
     elif outcome is not None:
         say((f"no run is {outcome}; `remit runs` lists all", "dim"))
     else:
         say(("no runs yet; start one with `remit run CONTRACT REQUEST`", "dim"))
-
-
-def _table(found: list[dict[str, Any]], now: int) -> list[Text]:
-    from remit.cli.layout import table
-    from remit.cli.readable import value_text
-
-    columns = width()
-    limit = None if columns is None else 40
-    rows: list[list[Text]] = []
-    for row in found:
-        word = row["outcome"] or row["status"]
-        about = line(value_text(row["request"], limit)) if row["request"] is not None else line(("erased", "dim"))
-        if row["reason"]:
-            about += line((f" · {row['reason']}", "dim"))
-        rows.append(
-            [
-                line((row["run"], "bold")),
-                line(row["contract"]),
-                line(short_time(row["opened_at"], now)),
-                line((word, style_of(word))),
-                about,
-            ]
-        )
-    names = ["run", "contract", "at (UTC)", "outcome", "request and reason"]
-    return table(names, rows, columns, drop=["contract", "at (UTC)"])
-
-
-def read_runs(remit: Remit, last: int, outcome: str | None) -> list[dict[str, Any]]:
-    """Rows of the table `runs`, the newest first, each with its request and why it ended, as the record has them."""
-    from sqlalchemy import select
-
-    from remit.storage.database import storage_errors
-    from remit.storage.schema import runs as table
-
-    columns = (table.c.run, table.c.contract, table.c.release, table.c.status, table.c.outcome, table.c.opened_at)
-    query = select(*columns).where(table.c.tenant == remit.tenant).order_by(table.c.opened_at.desc()).limit(last)
-    if outcome is not None:
-        query = query.where((table.c.outcome == outcome) | (table.c.status == outcome))
-    with storage_errors("list the runs"), remit.database.engine.connect() as connection:
-        found = [dict(row) for row in connection.execute(query).mappings()]
-    return [{**row, **_request_and_reason(remit, row["run"])} for row in found]
-
-
-def _request_and_reason(remit: Remit, run: str) -> dict[str, Any]:
-    """`None` for a run that was erased. A record that is damaged is said to be so, and hides no other run."""
-    from remit.errors import RemitError
-
-    try:
-        events = remit.journal.reader.events(run)
-    except RemitError as error:
-        return {"request": None, "reason": error.message}
-    opened: dict[str, Any] = events[0].body or {}
-    closed: dict[str, Any] = events[-1].body or {} if events[-1].type == "run.closed" else {}
-    return {"request": opened.get("request"), "reason": closed.get("reason") or None}
 
 
 def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption = None) -> None:
@@ -203,12 +201,14 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
     Each call with its arguments, where they came from, the decision, the rule, the outcome and the time.
     """
 
-    async def use(remit: Remit) -> tuple[Any, int]:
+    async def use(remit: Remit) -> tuple[list[Event], str | None, int]:
         from remit.cli.lookup import find_run
+        from remit.cli.run_list import trouble_of
 
-        return remit.journal.reader.events(find_run(remit, run)), remit.clock()
+        found = find_run(remit, run)
+        return remit.journal.reader.events(found), trouble_of(remit, found), remit.clock()
 
-    events, now = with_remit(project, use)
+    events, trouble, now = with_remit(project, use)
     if json:
         import msgspec
 
@@ -221,4 +221,4 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
         return
     from remit.cli.story import Story
 
-    print_lines(Story(events=events, now=now, width=width()).lines())
+    print_lines(Story(events=events, now=now, width=width(), trouble=trouble).lines())

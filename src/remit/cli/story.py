@@ -10,6 +10,7 @@ from rich.text import Text
 
 from remit.cli.layout import hanging
 from remit.cli.readable import name_text, pairs, value_text
+from remit.cli.run_list import closing_of, troubled
 from remit.cli.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE
@@ -38,11 +39,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """A run's events, to be told at `now` in `width` columns, or uncut where there is no width."""
+    """A run's events, to be told at `now` in `width` columns, or uncut where there is no width.
+
+    `trouble`: why it could not go on when somebody last tried.
+    """
 
     events: Sequence[Event]
     now: int
     width: int | None
+    trouble: str | None = None
 
     def lines(self) -> list[Text]:
         """The whole run."""
@@ -53,9 +58,8 @@ class Story:
         return made
 
     def _title(self) -> Text:
-        opened, last = self.events[0], self.events[-1]
+        opened, outcome = self.events[0], self._outcome()
         body: dict[str, Any] = opened.body or {}
-        outcome = last.header.verdict if last.type is EventType.RUN_CLOSED else _standing(self.events)
         parts: list[Part] = [(f"run {opened.header.run.removeprefix('run-')[:8]}", "bold"), " · "]
         parts += [str(body.get("contract", "erased")), " · ", (outcome, f"bold {style_of(outcome)}")]
         active, waited = times(self.events)
@@ -90,13 +94,16 @@ class Story:
             return
         shown: str | None = None
         holding, approver = set[str](), ""
-        for event in step.events:
+        for event, times in _without_repeats(step.events):
             body = event.body or {}
             if event.type is EventType.CALL_DECIDED:
                 if str(body.get("args_digest")) != shown:
                     yield from self._call(step.span, body)
                     shown = str(body.get("args_digest"))
                 verdict: dict[str, Any] = body.get("verdict") or {}
+                if event.header.verdict == "defer":
+                    yield from self._put_off(verdict, times)
+                    continue
                 yield from self._verdict(event, verdict, holding, approver)
                 holding |= set(verdict.get("rules", ())) if event.header.verdict == "hold" else set()
             elif event.type is EventType.APPROVAL_DECIDED:
@@ -128,6 +135,14 @@ class Story:
             parts.append(f"  {verdict['message']}")
         yield from self._indented(*parts)
 
+    def _put_off(self, verdict: dict[str, Any], times: int) -> Iterator[Text]:
+        """Nothing was decided about the call, and nothing speaks against it."""
+        tried = "once" if times == 1 else f"{times} times"
+        if closing_of(self.events) is None:
+            tried = "again later" if times == 1 else f"{tried}, and again later"
+        parts: list[Part] = [("not decided", style_of("defer")), f": {verdict.get('message')}; tried {tried}"]
+        yield from self._indented(*parts)
+
     def _came_of_it(self, event: Event, body: dict[str, Any]) -> Iterator[Text]:
         match event.type:
             case EventType.APPROVAL_REQUESTED:
@@ -143,6 +158,8 @@ class Story:
                 yield from self._end(event, body)
             case EventType.CASE_OPENED:
                 yield from self._indented((f"{body.get('case')}: {body.get('reason')}", UNTRUSTED))
+            case EventType.CASE_REVEALED:
+                yield from self._indented(f"{body.get('by')} saw the originals")
             case EventType.RUN_RESUMED:
                 yield from self._indented((f"the run went on {clock_time(event.header.at)} UTC", "dim"))
             case _:
@@ -166,17 +183,35 @@ class Story:
         yield from self._indented(*parts, f"  {said}")
 
     def _closing(self) -> Iterator[Text]:
-        last = self.events[-1]
-        if last.type is not EventType.RUN_CLOSED:
-            said = _standing(self.events)
-            case = (cast("dict[str, Any]", last.body) or {}).get("case")
-            waiting = f"a person must decide; see `remit case {case}`" if said == "held" else "not ended"
-            parts: list[Part] = [(said, f"bold {style_of(said)}"), f"  {waiting}"]
+        said, closed = self._outcome(), closing_of(self.events)
+        if closed is None:
+            why = self._why_open(said)
         else:
-            body: dict[str, Any] = last.body or {}
+            body: dict[str, Any] = closed.body or {}
             output = self._values(body["output"]) if body.get("output") is not None else ""
-            parts = [(last.header.verdict, f"bold {style_of(last.header.verdict)}"), f"  {body.get('reason') or output}"]
-        return hanging(Text(""), line(*parts), _STEP, self.width)
+            why = str(body.get("reason") or output)
+        return hanging(Text(""), line((said, f"bold {style_of(said)}"), f"  {why}"), _STEP, self.width)
+
+    def _outcome(self) -> str:
+        """How the run ended, or stands."""
+        closed = closing_of(self.events)
+        if closed is not None:
+            return closed.header.verdict
+        return troubled(self.events, self.trouble) if self.trouble else _standing(self.events)
+
+    def _why_open(self, standing: str) -> str:
+        run = self.events[0].header.run
+        match standing:
+            case "held":
+                asked = [event for event in self.events if event.type is EventType.APPROVAL_REQUESTED]
+                case = (cast("dict[str, Any]", asked[-1].body) or {}).get("case")
+                return f"a person must decide; see `remit case {case}`"
+            case "waiting":
+                return "`remit work` goes on with it by itself"
+            case "stuck":
+                return f"{self.trouble}; `remit work` tries again, and `remit close {run[:12]} --as PERSON` ends it"
+            case _:
+                return "not ended"
 
     def _indented(self, *parts: Part) -> Iterator[Text]:
         return hanging(line(" " * _CAME_OF_IT), line(*parts), _CAME_OF_IT + 2, self.width)
@@ -206,6 +241,29 @@ def _steps(events: Sequence[Event]) -> list[Step]:
         latest = steps.setdefault(key, Step(span=event.header.span))
         latest.events.append(event)
     return list(steps.values())
+
+
+def _without_repeats(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:
+    """The events of a step, each with how often it came in a row: a call that is put off is tried again for hours."""
+    kept: list[tuple[Event, int]] = []
+    taken_up: list[Event] = []
+    for event in events:
+        before = kept[-1][0] if kept else None
+        if event.type is EventType.RUN_RESUMED and before is not None and before.header.verdict == "defer":
+            taken_up.append(event)
+        elif before is not None and _is_put_off_alike(before, event):
+            kept[-1] = (event, kept[-1][1] + 1)
+            taken_up.clear()
+        else:
+            kept += [(one, 1) for one in (*taken_up, event)]
+            taken_up.clear()
+    yield from [*kept, *((one, 1) for one in taken_up)]
+
+
+def _is_put_off_alike(before: Event, event: Event) -> bool:
+    bodies: list[dict[str, Any]] = [one.body or {} for one in (before, event)]
+    same = [(body.get("args_digest"), body.get("verdict")) for body in bodies]
+    return before.header.verdict == event.header.verdict == "defer" and same[0] == same[1]
 
 
 def _standing(events: Sequence[Event]) -> str:

@@ -7,9 +7,11 @@ as markup, and `printable` makes every character of it visible.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -99,9 +101,53 @@ def _json_escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
+class OutputLost(RemitError):
+    """Standard output can't be written: what was to be said there is lost, and what was done is not."""
+
+    code = "output_lost"
+
+
+@contextmanager
+def writing() -> Generator[None]:
+    """Write to standard output and see that it arrives. Raises `OutputLost`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has had enough.
+        raise
+    except OSError as error:
+        _drop_the_rest()
+        why = (error.strerror or "unknown error").lower()
+        raise OutputLost(f"can't write to standard output: {why}") from error
+
+
+def _drop_the_rest() -> None:
+    """What is left of the output would only fail once more, when the process ends."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def reporting(done: str) -> Generator[None]:
+    """Output about something that was done; where it is lost, the error says what that was."""
+    try:
+        yield
+    except OutputLost as error:
+        raise OutputLost(f"{error.message}; {done}") from error
+
+
+def print_text(text: str) -> None:
+    """Text on standard output as it is."""
+    with writing():
+        sys.stdout.write(f"{text}\n")
+
+
 def print_json(value: Any, *, indent: int | None = None) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json_text(value, indent=indent) + "\n")
+    print_text(json_text(value, indent=indent))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -136,20 +182,26 @@ def say(*parts: Part) -> None:
 def print_lines(lines: list[Text], *, stderr: bool = False) -> None:
     """Print lines as they are: whoever made them has fitted them to the terminal."""
     out = console(stderr=stderr)
-    for one in lines:
-        one.rstrip()
-        out.print(one, soft_wrap=True)
+    with nullcontext() if stderr else writing():
+        for one in lines:
+            one.rstrip()
+            out.print(one, soft_wrap=True)
 
 
 def fail(error: RemitError) -> NoReturn:
-    """Say what is wrong on standard error and exit with 1."""
+    """Say what is wrong and exit with 1."""
+    say_error(error)
+    raise typer.Exit(1)
+
+
+def say_error(error: RemitError) -> None:
+    """Say what is wrong on standard error."""
     # What is wrong in the project's files is a list; any other message is one line, whatever it quotes.
     said = error.message.split("\n") if isinstance(error, ConfigError) else [error.message]
     lines = [line(text) for text in said]
     lines[0] = line(("error: ", "bold red")) + lines[0]
     lines[-1] = lines[-1] + line((f" ({error.code})", "dim"))
     print_lines(lines, stderr=True)
-    raise typer.Exit(1)
 
 
 def with_remit(project: Path | None, use: Callable[[Remit], Coroutine[Any, Any, T]]) -> T:
@@ -227,6 +279,8 @@ STYLES = {
     "held": UNTRUSTED,
     "hold": UNTRUSTED,
     "open": UNTRUSTED,
+    "waiting": UNTRUSTED,
+    "defer": UNTRUSTED,
     "expired": "red",
     "reject": "magenta",
     "rejected": "magenta",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from remit.app import Remit
-from remit.cli.terminal import style_of
+from remit.cli.terminal import Part, line, printable, style_of
 from remit.demo.next_steps import Step
 from remit.demo.redteam import Tried
 from remit.demo.summary import Acts, Summary
@@ -27,7 +27,7 @@ from remit.models.tools import trained
 if TYPE_CHECKING:
     from remit.demo.export import Measured
 
-_LATEST = 6
+_LATEST, _TITLE = 6, 60
 _COMMENT = 30
 """Columns that are left for what a suggested command shows; a longer command pushes it to the right."""
 _QUIET = Theme(
@@ -47,27 +47,27 @@ class Display:
     """One terminal, from the first line to the last."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, theme=_QUIET)
+        # Titles, rules and reasons are somebody else's words: nothing is read as markup, here or in what follows.
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, theme=_QUIET)
 
-    def say(self, text: str, *, indent: int = 0) -> None:
-        self._console.print(Padding(text, (0, 0, 0, indent), expand=False))
+    def say(self, *parts: Part, indent: int = 0) -> None:
+        self._console.print(Padding(line(*parts), (0, 0, 0, indent), expand=False))
 
-    def command(self, line: str, shows: str = "") -> None:
+    def command(self, typed: str, shows: str = "") -> None:
         """A command line to paste; never broken in two."""
-        text = Text(f"  {line}", style="cyan")
-        text.append(f"  # {shows}" if shows else "", style="not bold dim default")
-        self._console.print(text, soft_wrap=True)
+        shown = line((f"  {typed}", "cyan"), (f"  # {shows}" if shows else "", "dim"))
+        self._console.print(shown, soft_wrap=True)
 
     def _section(self, title: str) -> None:
         self._console.print()
-        self._console.rule(f"[bold]{title}", align="left")
+        self._console.rule(line((title, "bold")), align="left")
 
     @contextmanager
     def step(self, text: str) -> Generator[None, None, None]:
         """Something that takes a moment."""
-        with self._console.status(text):
+        with self._console.status(line(text)):
             yield
-        self._console.print(f"[green]✓[/] {text}")
+        self.say(("✓", "green"), f" {text}")
 
     @contextmanager
     def progress(self, text: str, total: int) -> Generator[Callable[[], None], None, None]:
@@ -78,8 +78,8 @@ class Display:
 
     def _bar(self) -> Progress:
         return Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description}"),
+            SpinnerColumn(finished_text=line(("✓", "green"))),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -105,10 +105,7 @@ class Display:
         task = bar.add_task("one governed run for each ticket", total=total)
 
         def picture() -> Group:
-            line = Text("  ")
-            for outcome, count in counts.most_common():
-                line.append(f"{outcome} {count}   ", style=style_of(outcome))
-            return Group(bar, line, *latest)
+            return Group(bar, line("  ", *_coloured(dict(counts.most_common()))), *latest)
 
         with Live(picture(), console=self._console, refresh_per_second=12) as live:
 
@@ -139,22 +136,26 @@ class Display:
         self._section("what happened")
         facts = Table.grid(padding=(0, 2))
         done = summary.outcomes.get("completed", 0)
-        facts.add_row("[dim]runs[/]", f"{summary.runs} in {summary.seconds} s · {_coloured(summary.outcomes)}")
-        facts.add_row("", f"of {done} completed, {summary.autonomous} asked nobody and {done - summary.autonomous} were approved")
-        facts.add_row("[dim]right[/]", _right(summary))
-        facts.add_row("[dim]decisions[/]", f"{summary.calls} · {_coloured(summary.verdicts)}")
-        facts.add_row("[dim]corrected[/]", f"{summary.corrected} runs mended a rejected call and went on")
-        facts.add_row("[dim]denied by[/]", _counted(summary.denied_by))
-        facts.add_row("[dim]held by[/]", _counted(summary.held_by))
-        facts.add_row("[dim]run time[/]", f"p50 {summary.p50_ms:,.0f} ms · p95 {summary.p95_ms:,.0f} ms")
+
+        def fact(name: str, *parts: Part) -> None:
+            facts.add_row(line((name, "dim")), line(*parts))
+
+        fact("runs", f"{summary.runs} in {summary.seconds} s · ", *_coloured(summary.outcomes))
+        fact("", f"of {done} completed, {summary.autonomous} asked nobody and {done - summary.autonomous} were approved")
+        fact("right", _right(summary))
+        fact("decisions", f"{summary.calls} · ", *_coloured(summary.verdicts))
+        fact("corrected", f"{summary.corrected} runs mended a rejected call and went on")
+        fact("denied by", _counted(summary.denied_by))
+        fact("held by", _counted(summary.held_by))
+        fact("run time", f"p50 {summary.p50_ms:,.0f} ms · p95 {summary.p95_ms:,.0f} ms")
         cost = summary.cost_microusd / done / 1e6 if done else 0
-        facts.add_row("[dim]model cost[/]", f"{cost:.4f} USD per completed run")
+        fact("model cost", f"{cost:.4f} USD per completed run")
         self._console.print(facts)
         steps = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("step", "calls", "p50 ms", "p95 ms"):
             steps.add_column(name, justify="left" if name == "step" else "right")
         for tool, (count, p50, p95) in summary.steps_ms.items():
-            steps.add_row(tool, str(count), f"{p50:,.1f}", f"{p95:,.1f}")
+            steps.add_row(line(tool), str(count), f"{p50:,.1f}", f"{p95:,.1f}")
         self._console.print(steps)
 
     def export(self, measured: Measured, heads: Sequence[str]) -> None:
@@ -162,7 +163,7 @@ class Display:
         runs = sum(measured.outcomes.values())
         self._section("what happened")
         rate = runs / measured.seconds if measured.seconds else 0
-        self.say(f"{runs:,} runs in {measured.seconds} s ({rate:,.0f} a second) · {_coloured(measured.outcomes)}")
+        self.say(f"{runs:,} runs in {measured.seconds} s ({rate:,.0f} a second) · ", *_coloured(measured.outcomes))
         done = measured.outcomes.get("completed", 0)
         if done:
             self.say(f"`{heads[0]}` right in {measured.right:,} of {done:,} completed runs ({measured.right / done:.1%})")
@@ -184,18 +185,19 @@ class Display:
         for name in ("attack", "", "stopped by"):
             table.add_column(name)
         for one in tried:
-            table.add_row(one.attack, "[green]stopped[/]" if one.stopped else "[bold red]SUCCEEDED[/]", one.by)
+            word = ("stopped", "green") if one.stopped else ("SUCCEEDED", "bold red")
+            table.add_row(line(one.attack), line(word), line(one.by))
         self._console.print(table)
-        word = "[green]unchanged[/]" if unchanged else "[bold red]CHANGED[/]"
-        self._console.print(f"tracker and directory, compared before and after: {word}")
+        word = ("unchanged", "green") if unchanged else ("CHANGED", "bold red")
+        self.say("tracker and directory, compared before and after: ", word)
 
     def closing(self, acts: Acts) -> None:
         """The verdict on the whole."""
         self._section("does the tracker agree with the journal?")
         colour = "green" if not acts.differences else "bold red"
-        self._console.print(f"[{colour}]mismatches: {len(acts.differences)}[/] between the tracker and the journal")
+        self.say((f"mismatches: {len(acts.differences)}", colour), " between the tracker and the journal")
         for difference in acts.differences[:10]:
-            self._console.print(f"  {difference}")
+            self.say(difference, indent=2)
         summary = acts.summary
         self.say(f"attacks stopped: {acts.stopped} of {len(acts.tried)} · runs right: {summary.correct} of {summary.runs}")
 
@@ -207,16 +209,17 @@ class Display:
             self.command(step.command.ljust(width), step.shows)
 
 
-def _coloured(counts: Mapping[str, int]) -> str:
-    return "  ".join(f"[{style_of(name)}]{name} {count}[/]" for name, count in counts.items())
+def _coloured(counts: Mapping[str, int]) -> Iterator[Part]:
+    for number, (name, count) in enumerate(counts.items()):
+        yield "   " if number else ""
+        yield f"{name} {count}", style_of(name)
 
 
 def _ticket_line(item: Triaged) -> Text:
-    line = Text("    ")
-    line.append(f"{item.result.outcome:<10}", style=style_of(item.result.outcome))
-    title = item.filed.ticket.title
-    line.append(f" {title if len(title) <= 60 else title[:59] + '…'}", style="dim")
-    return line
+    title = printable(item.filed.ticket.title)
+    shown = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
+    outcome = item.result.outcome
+    return line("    ", (f"{outcome:<10}", style_of(outcome)), (f" {shown}", "dim"))
 
 
 def _right(summary: Summary) -> str:
