@@ -249,12 +249,12 @@ class Remit:
             try:
                 secret = self.secrets.resolve(name, section.secret)
                 found[name] = Connection(name=name, url=section.url, user=section.user, secret=secret)
-            except ConfigError as error:
-                found[name] = error
+            except (ConfigError, IdentityError) as error:
+                found[name] = ConfigError(error.message, code=error.code)
         for model in self.project.models.values():
             # Resolved now so that the redactor knows it; one that is missing is an error when the model is loaded.
             if model.secret is not None:
-                with suppress(ConfigError):
+                with suppress(ConfigError, IdentityError):
                     self.secrets.resolve("model", model.secret)
         return found
 

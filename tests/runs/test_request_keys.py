@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from project import Shop, make_shop, write_action
 from remit import Remit
+from remit.cases.cases import Decision
 from remit.errors import RunError
 from remit.storage import schema
 
@@ -80,3 +81,16 @@ async def test_neither_the_key_nor_anything_that_a_guess_could_be_held_against_i
         row = connection.execute(select(schema.runs)).mappings().one()
     assert KEY not in str(dict(row))
     assert {len(row["request_key"]), len(row["request_digest"])} == {64}
+
+
+async def test_a_run_whose_case_was_settled_afterwards_ended_as_it_ended(remit: Remit, shop: Shop) -> None:
+    workflow = "async def asks(run, request):\n    await run.escalate('nobody knows')\n"
+    shop.contract("asks", [write_action("put.none")], workflow=workflow)
+    escalated = await remit.run("asks", {}, request_key=KEY)
+    assert escalated.case is not None
+    await remit.cases.decide(escalated.case, Decision.RESOLVED, token=remit.person_token("lee"), reason="asked them")
+    again = await remit.run("asks", {}, request_key=KEY)
+    assert (again.run, again.outcome, again.reason) == (escalated.run, "escalated", "nobody knows")
+    with pytest.raises(RunError) as closed:
+        await remit.close_run(escalated.run, token=remit.person_token("lee"))
+    assert closed.value.code == "run_closed"

@@ -37,7 +37,7 @@ class Decision(StrEnum):
     APPROVED = "approved"
     DENIED = "denied"
     RESOLVED = "resolved"
-    """An escalation or an unknown outcome was dealt with outside of the run."""
+    """An escalation or an unknown outcome was handled outside of Remit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,8 +83,7 @@ class Closing:
 
     async def _stop(self, lease: Lease, person: str, reason: str) -> RunResult:
         log, events = self.journal.reopen(lease.run)
-        ended = events[-1]
-        if ended.type is EventType.RUN_CLOSED:
+        if any(event.type is EventType.RUN_CLOSED for event in events):
             raise RunError(f"run `{lease.run}` is closed already", code="run_closed")
         now = self.journal.clock()
         lost = list(_unsettled(events))

@@ -276,7 +276,8 @@ class Engine:
 
     def _closed(self, run: str) -> RunResult:
         """How a closed run ended, as its record has it."""
-        closed = self._journal.reader.events(run)[-1]
+        # What people did about its cases may stand behind it.
+        closed = next(e for e in reversed(self._journal.reader.events(run)) if e.type is EventType.RUN_CLOSED)
         shown: dict[str, Any] = closed.body or {}
         output = (closed.sealed or shown).get("output")
         return RunResult(run=run, outcome=closed.header.verdict, output=output, reason=shown.get("reason", ""))
