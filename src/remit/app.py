@@ -17,6 +17,7 @@ from remit.errors import ConfigError, IdentityError, RunError
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
+from remit.identity.external import ExternalIssuer, ExternalVerifier
 from remit.identity.keys import KeyRing
 from remit.identity.people import People
 from remit.identity.principals import (
@@ -155,6 +156,21 @@ class Remit:
         return Closing(table=self._table, journal=self.journal, redactor=self.redactor, people=self.people)
 
     @cached_property
+    def _outside(self) -> ExternalVerifier:
+        folder = self.project.folder
+        return ExternalVerifier(
+            ExternalIssuer(
+                issuer=section.issuer,
+                jwks=section.jwks,
+                audience=section.audience,
+                algorithms=tuple(section.algorithms),
+                people_claim=section.people_claim,
+                folder=folder,
+            )
+            for section in self.project.identity.issuers
+        )
+
+    @cached_property
     def _programs(self) -> ProjectPrograms:
         return ProjectPrograms(
             project=self.project,
@@ -219,6 +235,15 @@ class Remit:
             scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS),
         )
         return self.issuer.issue(request, self.clock())
+
+    async def sign_in(self, token: str) -> str:
+        """Exchange a token of an outside issuer (`[[identity.issuers]]`) for one of our own (RFC 8693).
+
+        The issuer says who somebody is, remit.toml what they may do. Raises `IdentityError` for a token that does not
+        verify now, or whose person is not declared.
+        """
+        vouched_for = await self._outside.verify(token, self.clock())
+        return self.person_token(parse_principal(vouched_for.person).name)
 
     async def close_run(self, run: str, *, token: str, reason: str = "") -> RunResult:
         """End a run that nobody drives, as the person that `token` belongs to; see `Closing.by_person`."""
