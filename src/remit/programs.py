@@ -25,13 +25,14 @@ from remit.identity.secrets import SecretStore
 from remit.journal.journal import Clock
 from remit.limits.rules import compile_limits
 from remit.policy.decision import PolicyDecisionPoint
+from remit.policy.session import tool_of
 from remit.project import Project
 from remit.releases.bundle import bundle_of
 from remit.releases.releases import Releases
 from remit.runs.program import Program
 from remit.tools.registry import load_tools
 from remit.tools.source import FileLoader
-from remit.tools.spec import Tool
+from remit.tools.spec import FieldClass, Tool, ToolSpec
 from remit.values import digest
 
 
@@ -124,6 +125,7 @@ class ProjectPrograms:
                 for name, binding in contract.models.items()
             },
             verifiers=_verifiers(contract, module),
+            fact_classes=_fact_classes(contract, specs),
             confidence_floor=None if floor is None else per_mille(floor),
         )
 
@@ -175,6 +177,17 @@ def _digested_text(path: Path, expected: str) -> bytes:
     if hashlib.sha256(text).hexdigest() != expected:
         raise ConfigError(f"{path}: was changed while it was loaded; start again")
     return text
+
+
+def _fact_classes(contract: Contract, specs: Mapping[str, ToolSpec]) -> dict[str, FieldClass]:
+    """A fact that tells what a classed field of an earlier call held is of that class as well."""
+    found: dict[str, FieldClass] = {}
+    for name, fact in contract.facts.items():
+        spec = specs.get(tool_of(fact))
+        kind = spec.field_classes.get((fact.of or "").removeprefix("args.")) if spec else None
+        if kind is not None:
+            found[f"facts.facts.{name}"] = kind
+    return found
 
 
 def _verifiers(contract: Contract, module: ModuleType | None) -> dict[str, Verifier]:

@@ -301,7 +301,8 @@ async def test_an_answer_to_another_question_on_record_approves_nothing(remit: R
         body = {**forged, "decision": "approved", "by": "person/lee", "reason": ""}
         event = Draft(type=EventType.APPROVAL_DECIDED, actor="person/lee", span=case.step, body=body)
         await remit.journal.append(log, event)
-    assert (await remit.engine.drive(held.run)).outcome == "held"
+    async with remit.engine.session(held.run) as (_, folded):
+        assert folded.state.approvals[case.step].granted is None
     assert shop.tries() == []
 
 

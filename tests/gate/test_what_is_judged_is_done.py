@@ -13,7 +13,10 @@ from project import REFUND, SECRET, Shop, make_shop, write_action
 from remit import Completed, Denied, Remit
 from remit.cases.cases import Decision
 from remit.errors import RunError
+from remit.gate.call import Proposal
+from remit.identity.tokens import TokenRequest, scopes_of
 from remit.journal.events import Event, EventType
+from remit.values import digest
 
 pytestmark = pytest.mark.anyio
 
@@ -245,3 +248,103 @@ async def test_what_a_declared_field_holds_is_concealed_wherever_else_it_stands_
         assert "hannah.lee'" not in shown
         assert "hannah.lee." not in shown
         assert "hannah.leeds" in shown
+
+
+SLOW = '''
+
+async def slowly(ctx, args):
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return Resource(kind="Item", id=str(args["item"]), tenant=ctx.tenant, region="eu", attributes={})
+
+
+@tool("items.nudge", effects={Effect.WRITE}, resource_kind="Item", locate=slowly)
+async def nudge(ctx: ToolContext, item: int) -> int:
+    """Nudge an item."""
+    append(LEDGER, f"nudge {ctx.idempotency_key} {item}")
+    return item
+
+
+class Person(Struct, frozen=True):
+    name: str
+
+
+@tool("people.read", effects={Effect.READ}, field_classes={"result.name": FieldClass.PERSONAL})
+async def read_person(number: int) -> Person:
+    """Read who somebody is."""
+    return Person(name="Rosalind Franklin")
+'''
+
+
+@pytest.fixture
+def more(tmp_path: Path, database_url: str) -> Shop:
+    made = make_shop(tmp_path / "more", database_url)
+    tools = made.folder / "tools" / "shop.py"
+    tools.write_text(tools.read_text().replace("import Connection,", "import Connection, FieldClass,") + SLOW)
+    return made
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_changed_while_the_object_is_looked_for_is_not_done(more: Shop, turns: int) -> None:
+    more.contract("desk", [write_action("items.nudge")])
+    async with Remit(more.folder) as remit:
+        async with remit.gate("desk").run({}) as run:
+            args = {"item": 1}
+            under_way = asyncio.ensure_future(run.propose("items.nudge", args))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            args["item"] = 999
+            await under_way
+        [decided] = decisions(remit, run.id)
+    done = [int(line.split()[2]) for line in more.ledger()]
+    assert done == [decided.body["args"]["item"]]
+    assert digest(decided.body["args"]) == decided.body["args_digest"]
+    assert decided.body["resource"]["id"] == str(done[0])
+
+
+async def test_a_fact_that_tells_what_a_declared_field_held_is_concealed_on_record(more: Shop) -> None:
+    policy = """
+    @id("not-for-her") @reason("not for her")
+    forbid (principal, action == Action::"put.none", resource) when { context.facts has who && context.facts.who == "x" };
+    """
+    facts = {"who": {"last": "people.read", "of": "result.name"}}
+    more.contract("desk", [{"tool": "people.read"}, write_action("put.none")], policy=policy, facts=facts)
+    async with Remit(more.folder) as remit:
+        async with remit.gate("desk").run({}) as run:
+            await run.propose("people.read", {"number": 1})
+            assert (await run.propose("put.none", {"value": 1})).completed
+        recorded = remit.journal.reader.events(run.id)
+    assert "who" in recorded[-3].body["facts"]["facts"]
+    assert "Franklin" not in repr([event.body for event in recorded])
+
+
+REFUNDING = """
+async def refunding(run, request):
+    amount = {"amount": "60.00", "currency": "EUR"}
+    return {"paid": await run.call("payments.refund", order=4, amount=amount, account="ann@corp.example")}
+"""
+
+
+async def test_an_approval_is_for_the_value_behind_a_pseudonym_and_not_for_the_pseudonym(more: Shop) -> None:
+    more.contract("refunding", [REFUND], workflow=REFUNDING)
+    async with Remit(more.folder) as remit:
+        run, case = await held_case(remit, "refunding")
+        shown = remit.cases.question(remit.cases.get(case))["shown"]["args"]
+        assert shown["account"].startswith("<email:")
+        await remit.cases.decide(case, Decision.APPROVED, token=remit.person_token("lee"))
+        async with remit.engine.session(run) as (_, folded):
+            state, authority = folded.state, folded.state.authority
+            request = TokenRequest(
+                principal=authority.principal,
+                tenant=authority.tenant,
+                region=authority.region,
+                scopes=scopes_of(authority.contract),
+                contract=authority.release,
+                run=run,
+            )
+            token = remit.issuer.issue(request, remit.clock())
+            proposal = Proposal(tool="payments.refund", args=shown, step="1", token=token)
+            outcome = await remit.pipeline.propose(state, proposal)
+    assert isinstance(outcome, Denied)
+    assert outcome.code == "approval_stale"
+    assert more.ledger() == []

@@ -474,13 +474,13 @@ def test_what_policies_may_read_beside_the_arguments() -> None:
     rules = {
         "hour": "context.time.hour == 12 && context.time.weekday == 1 && context.time.epoch_ms == 1767614400000",
         "budget": "context.budget_left.calls == 3 && context.budget_left.spend_microusd == 0",
-        "person": 'context has on_behalf_of && context.on_behalf_of == "user/anna"',
+        "person": 'context has on_behalf_of && context.on_behalf_of == "person/anna"',
         "run": 'context.run_calls == 2 && context.attempt == 1 && context.autonomy == "approve"',
         "classes": 'context.classes.containsAny(["iban"]) && context.region == "eu" && context.tenant == "shop"',
         "agent": 'principal.contract == "refunds" && principal.tenant == "shop" && principal has region',
     }
     rules["classes"] = "context has region && " + rules["classes"]
-    asked = facts(on_behalf_of="user/anna", classes=("iban",))
+    asked = facts(on_behalf_of="person/anna", classes=("iban",))
     for name, condition in rules.items():
         policy = build(f'@id("{name}") forbid (principal, action, resource) when {{ {condition} }};')
         decision = decide(policy, asked)

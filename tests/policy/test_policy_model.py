@@ -330,7 +330,7 @@ def calls(draw: st.DrawFn) -> Facts:
         tenant="shop",
         region="eu",
         contract="desk",
-        on_behalf_of=draw(st.sampled_from([None, "user/anna"])),
+        on_behalf_of=draw(st.sampled_from([None, "person/anna"])),
         tool=tool,
         resource=Resource(
             kind=draw(st.sampled_from([kind, kind, kind, "Item"])),

@@ -124,7 +124,7 @@ def one(case: str, folder: Path) -> CaseResult:
         "  facts: {fraud_checked: true}\n  resource: {region: us}\n  expect: deny\n",
         "  facts: {fraud_checked: true}\n  resource: {tenant: other}\n  expect: deny\n",
         "  facts: {fraud_checked: true}\n  resource: {id: '7', attributes: {vip: true}}\n  expect: allow\n",
-        "  facts: {fraud_checked: true}\n  on_behalf_of: user/anna\n  expect: allow\n",
+        "  facts: {fraud_checked: true}\n  on_behalf_of: person/anna\n  expect: allow\n",
     ],
 )
 def test_a_case_that_comes_out_as_expected_passes(rest: str, tmp_path: Path) -> None:

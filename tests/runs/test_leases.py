@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from crashing import LATER_US, let_pass
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from project import Shop, make_shop, write_action
 from remit import Completed, Remit
 from remit.errors import RunError
 from remit.journal.events import EventType
 from remit.journal.journal import system_clock
+from remit.runs.table import RunTable
 from remit.storage import schema
 
 pytestmark = pytest.mark.anyio
@@ -160,3 +161,37 @@ async def test_the_handle_of_a_session_that_is_over_carries_out_nothing(remit: R
         await handle.propose("put.none", {"value": 1})
     assert refused.value.code == "run_ended"
     assert shop.tries() == []
+
+
+async def test_who_was_overtaken_renews_releases_and_parks_nothing(remit: Remit) -> None:
+    run = await remit.engine.open("slow", {})
+    table = RunTable(remit.database, tenant="shop", clock=remit.clock, key=b"k")
+    expire(remit)
+    first = table.claim(table.standing(run))
+    expire(remit)
+    second = table.claim(table.standing(run))
+    assert first is not None
+    assert second is not None
+    assert table.renew(first) is False
+    table.release(first)
+    table.park(first)
+    assert table.standing(run).status == "running"
+    assert table.renew(second) is True
+
+
+async def test_who_saw_the_run_before_somebody_else_took_it_takes_nothing(remit: Remit) -> None:
+    run = await remit.engine.open("slow", {})
+    table = RunTable(remit.database, tenant="shop", clock=remit.clock, key=b"k")
+    expire(remit)
+    seen = table.standing(run)
+    taken = table.claim(seen)
+    assert taken is not None
+    table.release(taken)
+    assert table.claim(seen) is None
+    assert table.claim(table.standing(run)) is not None
+
+
+def expire(remit: Remit) -> None:
+    """As if whoever holds a run had said nothing for too long."""
+    with remit.database.engine.begin() as connection:
+        connection.execute(update(schema.runs).values(lease_until=0))

@@ -10,7 +10,7 @@ import msgspec
 from remit.contracts.model import Action, Contract
 from remit.limits.rules import ActionRules
 from remit.policy.decision import PolicyDecisionPoint
-from remit.tools.spec import Tool
+from remit.tools.spec import FieldClass, Tool
 from remit.values import Json
 
 
@@ -51,5 +51,7 @@ class Authority:
     spends: Mapping[str, int]
     """What one call of a model may cost, in microdollars, by tool name: reserved before it is sent."""
     verifiers: Mapping[str, Verifier]
+    fact_classes: Mapping[str, FieldClass]
+    """The classes of the contract's session facts, by where they stand in the record of a decision."""
     confidence_floor: int | None = None
     """Per mille; a model's answer below it escalates the run."""

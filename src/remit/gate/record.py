@@ -95,7 +95,7 @@ def _refs(call: Call, run: RunState) -> dict[str, str]:
 def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Draft:
     args, facts, resource = _arguments(call), _facts(call), _resource(call.resource)
     classes = call.tool.spec.field_classes if call.tool else None
-    fact_classes = call.tool.spec.fact_classes if call.tool else None
+    fact_classes = {**(call.tool.spec.fact_classes if call.tool else {}), **run.authority.fact_classes}
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
     beside = {"facts": facts, "resource": resource, "verdict": verdict_body(verdict)}
     shown_beside = run.redactor.redact(beside, fact_classes).value

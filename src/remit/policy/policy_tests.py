@@ -7,7 +7,7 @@
   labels: {account: [untrusted:mail.read]}             # an argument without labels is the model's own
   facts: {fraud_checked: false}                        # as after a run without calls unless said otherwise
   at: 2026-01-05T12:00:00Z
-  on_behalf_of: user/anna
+  on_behalf_of: person/anna
   expect: deny                                         # allow, deny, hold, undecided
   rule: refund-after-fraud-check                       # must be among those that decided it
 """
@@ -238,7 +238,7 @@ def _facts(case: Case, spec: ToolSpec, args: Mapping[str, Json], policy: PolicyD
             "spend_microusd": amount(budget.spend).units * _MICROUSD_PER_UNIT,
         },
         attempt=1,
-        run_calls=0,
+        run_calls=1,
         at_us=at_us,
     )
 

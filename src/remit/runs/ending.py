@@ -124,8 +124,8 @@ async def abandon(journal: Journal, folded: Folded, reload: Callable[[Folded], F
 
 def _given_up(call: Call, why: str) -> Failed | Unknown:
     message = f"{why}, before it was known whether this happened"
-    if call.tool is not None and call.tool.spec.is_pure_read:
-        return Failed(code="abandoned", message=message)
+    if call.tool is not None and not call.tool.spec.is_write:
+        return Failed(code="cancelled", message=message)
     return Unknown(code="outcome_unknown", message=message)
 
 
