@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ HEAD = "0002"
 """The migration that this version of the code works with; a test holds it to the newest file in `migrations/`."""
 
 BUSY_MS = 5_000
+_WAL_WAIT_MS = 20
 """How long to wait for another process that holds SQLite's write lock."""
 
 
@@ -122,9 +124,23 @@ def _sqlite_file(url: URL) -> URL:
 def set_up_sqlite(connection: sqlite3.Connection) -> None:
     """WAL with a full sync: the commit is on disk when it returns, and readers never wait for the writer."""
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Once for each file. SQLite does not wait by itself where two switch a new file at the same moment."""
+    waited_ms = 0
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or waited_ms >= BUSY_MS:
+                raise
+        time.sleep(_WAL_WAIT_MS / 1000)
+        waited_ms += _WAL_WAIT_MS
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
