@@ -26,8 +26,8 @@ HEAD = "0002"
 """The migration that this version of the code works with; a test holds it to the newest file in `migrations/`."""
 
 BUSY_MS = 5_000
-_WAL_WAIT_MS = 20
 """How long to wait for another process that holds SQLite's write lock."""
+_WAL_WAIT_MS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
