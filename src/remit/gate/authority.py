@@ -14,14 +14,6 @@ from remit.tools.spec import FieldClass, Tool
 from remit.values import Json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Objection:
-    """Why a verifier does not agree with a proposed call."""
-
-    verifier: str
-    reason: str
-
-
 class Verifiable(msgspec.Struct, frozen=True, kw_only=True):
     """What a verifier is shown: the proposed call, and the results of earlier calls of the run by tool."""
 

@@ -21,12 +21,11 @@ from msgspec.structs import replace
 from remit.errors import OutcomeUnknown, ToolError, ToolFailed
 from remit.gate.call import Call, RunState
 from remit.gate.context import ToolContexts
-from remit.gate.verdicts import Completed, Failed, Unknown
+from remit.gate.verdicts import Carried, Completed, Failed, Unknown
 from remit.tools.source import place_of
 from remit.tools.spec import ANSWERED, Happened, Idempotency, Tool, ToolContext, Usage
 from remit.values import Json, ValueRefused, decode, encode, leaves
 
-Carried = Completed | Failed | Unknown
 CrashPoint = Callable[[str], None]
 """Called with the name of each point at which a crash is worth trying; does nothing but in tests."""
 

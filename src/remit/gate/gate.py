@@ -21,10 +21,11 @@ from remit.gate.checks.permitted import permitted
 from remit.gate.checks.verified import Verified
 from remit.gate.checks.well_formed import well_formed
 from remit.gate.context import Clients, ToolContexts
-from remit.gate.execute import Carried, CrashPoint, Executor, usage_of
+from remit.gate.execute import CrashPoint, Executor, usage_of
 from remit.gate.record import Decided
 from remit.gate.verdicts import (
     Allow,
+    Carried,
     Completed,
     Defer,
     Deferred,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
 from remit.gate.call import Approval, Call, RunState
-from remit.gate.verdicts import Allow, Completed, Defer, Deny, Failed, Hold, Reject, Unknown, Verdict
+from remit.gate.verdicts import Allow, Carried, Completed, Defer, Deny, Failed, Hold, Reject, Unknown, Verdict
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Disabled, Recording, Reservation
 from remit.limits.meters import Exhausted, Reserved
@@ -67,15 +67,6 @@ def _expire_case(case: str, at: int) -> Statement:
     return Statement(
         sql="UPDATE cases SET status = 'expired', decided_at = :at WHERE \"case\" = :case AND status = 'open'",
         params={"case": case, "at": at},
-    )
-
-
-def withdraw_approvals(run: RunState) -> Statement:
-    """A closed run asks nobody any more."""
-    return Statement(
-        sql="UPDATE cases SET status = 'withdrawn', decided_at = :at"
-        " WHERE run = :run AND kind = 'approval' AND status = 'open'",
-        params={"run": run.run, "at": run.clock()},
     )
 
 
@@ -251,9 +242,6 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statem
         )
     )
     return approval, draft, statement
-
-
-Carried = Completed | Failed | Unknown
 
 
 def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, latency_us: int) -> Recording[Carried]:

@@ -101,3 +101,5 @@ class Unknown(_NotCompleted, frozen=True, kw_only=True):
 
 
 Outcome = Completed | Rejected | Denied | Held | Deferred | Failed | Unknown
+Carried = Completed | Failed | Unknown
+"""What can become of a call that was carried out."""

@@ -26,7 +26,7 @@ from msgspec import field
 from remit.contracts.document import Document, Unreadable, read_text
 from remit.contracts.model import Base, Contract
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, quoted
-from remit.contracts.quantities import amount
+from remit.contracts.quantities import MICROUSD_PER_UNIT, amount
 from remit.contracts.wording import check_shape
 from remit.contracts.yaml_lines import parse_yaml
 from remit.journal.redaction import Redactor
@@ -48,7 +48,6 @@ Expected = Literal["allow", "deny", "hold", "undecided"]
 
 _NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 """When a case happens that does not say it: a Monday."""
-_MICROUSD_PER_UNIT = 100
 _WORDS: Mapping[type, Expected] = {Permitted: "allow", Forbidden: "deny", MustHold: "hold", Undecided: "undecided"}
 
 
@@ -235,7 +234,7 @@ def _facts(case: Case, spec: ToolSpec, args: Mapping[str, Json], policy: PolicyD
         budget_left={
             "calls": budget.calls,
             "writes": budget.writes,
-            "spend_microusd": amount(budget.spend).units * _MICROUSD_PER_UNIT,
+            "spend_microusd": amount(budget.spend).units * MICROUSD_PER_UNIT,
         },
         attempt=1,
         run_calls=1,

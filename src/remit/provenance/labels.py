@@ -1,6 +1,6 @@
 """Labels: where the values of a call came from, found by matching them against what the run has seen.
 
-`user` (the request), `contract`, `person`, `tool:<name>` (trusted), `untrusted:<name>` (text from outside), `model`
+`user` (the request), `contract`, `tool:<name>` (trusted), `untrusted:<name>` (text from outside), `model`
 (found nowhere, or only said by a model). A value found in a trusted place is trusted, wherever else it also stands;
 one found in untrusted content and no trusted place is untrusted, whatever model has repeated it since.
 
@@ -24,7 +24,6 @@ from remit.values import Json, Path, leaves, show_path
 
 USER = "user"
 CONTRACT = "contract"
-PERSON = "person"
 MODEL = "model"
 
 Labels = tuple[str, ...]

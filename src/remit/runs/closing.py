@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from remit.errors import CaseError, RunError
-from remit.gate.record import withdraw_approvals
 from remit.identity.people import People
 from remit.identity.principals import may_decide
 from remit.journal.events import Draft, Event, EventType
@@ -46,7 +45,7 @@ class Closing:
         now = self.journal.clock()
         body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.place.n}
         closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
-        statements = [rows.close_run(state.run, outcome, now), withdraw_approvals(state)]
+        statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
         return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
 
