@@ -13,7 +13,6 @@ SHARED = {
     "Approval",
     "Case",
     "Decided",
-    "Demand",
     "Draft",
     "Filters",
     "Found",
@@ -22,11 +21,6 @@ SHARED = {
     "Noted",
     "Page",
     "Place",
-    "Problem",
-    "Record",
-    "Statement",
-    "Step",
-    "Ticket",
 }
 """Names that two classes still share. The list may only get shorter."""
 

@@ -25,7 +25,7 @@ _KEYS = ("master", "pseudonym")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class KeyedDatabase:
     """An open database with the keys that it was written with."""
 
     database: Database
@@ -33,7 +33,7 @@ class Record:
     pseudonym: SecretKey
 
 
-def open_record(url: str, folder: Path, keys: Path, tenant: str) -> Record:
+def open_record(url: str, folder: Path, keys: Path, tenant: str) -> KeyedDatabase:
     """Open the database of the project in `folder` with the keys in `keys`, a private folder that exists.
 
     Raises `StorageError`: `database_gone` where it is not the one that these keys have written to, `master_key_wrong`
@@ -53,7 +53,7 @@ def open_record(url: str, folder: Path, keys: Path, tenant: str) -> Record:
         raise
 
 
-def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> Record:
+def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> KeyedDatabase:
     held = _read(database)
     if known is not None and held.get("id") != known:
         raise _gone(f"database `{database}` is another one than this project has written to", keys)
@@ -70,7 +70,7 @@ def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> 
             raise _wrong(keys / f"{name.partition('/')[0]}.key", "is not the one that it was written with")
     if known is None:
         write_private(keys / _ID, f"{held['id']}\n".encode())
-    return Record(database=database, master=made["master"], pseudonym=made["pseudonym"])
+    return KeyedDatabase(database=database, master=made["master"], pseudonym=made["pseudonym"])
 
 
 def _check_value(name: str, key: SecretKey) -> str:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remit.demo import tickets_csv
-from remit.demo.tickets_csv import ColumnMapping, Ticket, TicketFile, in_training_part, read_tickets, split_tickets
+from remit.demo.tickets_csv import ColumnMapping, ExportRow, TicketFile, in_training_part, read_tickets, split_tickets
 from remit.errors import ConfigError
 
 REAL_TICKETS = Path(__file__).parents[3] / "shared" / "data" / "tickets" / "endava_tickets.csv.gz"
@@ -43,7 +43,7 @@ def problems(file: TicketFile) -> list[tuple[int, str]]:
 def test_columns_are_mapped_by_name_and_others_ignored(tmp_path: Path) -> None:
     file = opened(tmp_path, "Id,Group,Description,Subject\n7, network ,No link.,Socket dead\n")
     assert list(file) == [
-        Ticket(line=2, title="Socket dead", body="No link.", labels={"category": "network"}),
+        ExportRow(line=2, title="Socket dead", body="No link.", labels={"category": "network"}),
     ]
     assert file.columns == ("Id", "Group", "Description", "Subject")
     assert next(iter(file)).text == "Socket dead\nNo link."
@@ -241,8 +241,8 @@ def test_what_the_csv_module_wrote_is_read_back(tmp_path: Path, rows: list[tuple
 # ---- the split -----------------------------------------------------------------------------------------------------
 
 
-def numbered(count: int) -> list[Ticket]:
-    return [Ticket(line=n + 2, title=f"ticket {n}", body=f"body of {n}", labels={}) for n in range(count)]
+def numbered(count: int) -> list[ExportRow]:
+    return [ExportRow(line=n + 2, title=f"ticket {n}", body=f"body of {n}", labels={}) for n in range(count)]
 
 
 def test_the_split_keeps_order_loses_nothing_and_is_near_the_share() -> None:

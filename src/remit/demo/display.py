@@ -17,7 +17,7 @@ from rich.theme import Theme
 
 from remit.app import Remit
 from remit.cli.terminal import Part, line, printable, style_of
-from remit.demo.next_steps import Step
+from remit.demo.next_steps import Suggestion
 from remit.demo.redteam import Tried
 from remit.demo.summary import Acts, Summary
 from remit.demo.triage import CONTRACT, Triaged
@@ -201,7 +201,7 @@ class Display:
         summary = acts.summary
         self.say(f"attacks stopped: {acts.stopped} of {len(acts.tried)} · runs right: {summary.correct} of {summary.runs}")
 
-    def next_steps(self, steps: Sequence[Step]) -> None:
+    def next_steps(self, steps: Sequence[Suggestion]) -> None:
         """What to type next."""
         self._section("what to try next")
         width = min(max(len(step.command) for step in steps), self._console.width - _COMMENT)

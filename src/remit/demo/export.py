@@ -19,7 +19,7 @@ from remit.cli.terminal import print_json
 from remit.demo.display import Display
 from remit.demo.next_steps import after_export
 from remit.demo.stage import example_folder, make_project
-from remit.demo.tickets_csv import ColumnMapping, Ticket, read_tickets, split_tickets
+from remit.demo.tickets_csv import ColumnMapping, ExportRow, read_tickets, split_tickets
 from remit.errors import ConfigError
 from remit.identity.files import write_private
 from remit.models.calibration import Report, Scored, report, score
@@ -108,7 +108,7 @@ async def _export(options: Options) -> int:
     return 0 if measured.mismatches == 0 else 1
 
 
-def _fill(folder: Path, train: Sequence[Ticket], rest: Sequence[Ticket]) -> None:
+def _fill(folder: Path, train: Sequence[ExportRow], rest: Sequence[ExportRow]) -> None:
     """Put the training part where the classifier finds it, and the rest into the export's database."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
@@ -128,10 +128,10 @@ def _fill(folder: Path, train: Sequence[Ticket], rest: Sequence[Ticket]) -> None
     )
 
 
-async def _run_all(remit: Remit, rest: Sequence[Ticket], decide: list[str], advance: Any) -> list[RunResult]:
+async def _run_all(remit: Remit, rest: Sequence[ExportRow], decide: list[str], advance: Any) -> list[RunResult]:
     free = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(ticket: Ticket) -> RunResult:
+    async def one(ticket: ExportRow) -> RunResult:
         async with free:
             request = {"row": ticket.line, "decide": decide}
             result = await remit.run(_CONTRACT, request, request_key=f"row-{ticket.line}")
@@ -141,7 +141,7 @@ async def _run_all(remit: Remit, rest: Sequence[Ticket], decide: list[str], adva
     return list(await asyncio.gather(*(one(ticket) for ticket in rest)))
 
 
-def _right(rest: Sequence[Ticket], results: Sequence[RunResult], head: str) -> int:
+def _right(rest: Sequence[ExportRow], results: Sequence[RunResult], head: str) -> int:
     """Completed runs whose label is the true one."""
     return sum(
         result.outcome == "completed" and result.output["labels"][head] == ticket.labels.get(head)
@@ -149,7 +149,7 @@ def _right(rest: Sequence[Ticket], results: Sequence[RunResult], head: str) -> i
     )
 
 
-def _scored(rest: Sequence[Ticket], predicted: Sequence[Mapping[str, Any]], head: str) -> Iterable[Scored]:
+def _scored(rest: Sequence[ExportRow], predicted: Sequence[Mapping[str, Any]], head: str) -> Iterable[Scored]:
     for ticket, answers in zip(rest, predicted, strict=True):
         if head in ticket.labels:
             yield score(answers[head].ranking, ticket.labels[head])

@@ -14,16 +14,16 @@ from remit.runs.engine import RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Suggestion:
     """A command line as it can be pasted, and what it shows in a few words."""
 
     command: str
     shows: str
 
 
-def after_triage(triaged: Sequence[Triaged], folder: Path, *, live: bool) -> list[Step]:
+def after_triage(triaged: Sequence[Triaged], folder: Path, *, live: bool) -> list[Suggestion]:
     """What to try on the triaged runs. `live`: the services still run, so that an approved call can be carried out."""
-    steps: list[Step] = []
+    steps: list[Suggestion] = []
     held = next((item.result for item in triaged if item.result.outcome == "held"), None)
     if held is not None:
         steps += [
@@ -40,7 +40,7 @@ def after_triage(triaged: Sequence[Triaged], folder: Path, *, live: bool) -> lis
     return steps
 
 
-def after_export(results: Sequence[RunResult], folder: Path) -> list[Step]:
+def after_export(results: Sequence[RunResult], folder: Path) -> list[Suggestion]:
     """What to try on the runs over somebody's own tickets."""
     steps = [_step(folder, "runs", "the latest runs")]
     for outcome, what in (("completed", "one that completed"), ("escalated", "one for a person")):
@@ -55,8 +55,8 @@ def demo_again(folder: Path) -> str:
     return f"{_called()} demo --dir {shlex.quote(str(folder))} --keep"
 
 
-def _step(folder: Path, arguments: str, shows: str) -> Step:
-    return Step(command=f"{_called()} {arguments} -p {shlex.quote(str(folder))}", shows=shows)
+def _step(folder: Path, arguments: str, shows: str) -> Suggestion:
+    return Suggestion(command=f"{_called()} {arguments} -p {shlex.quote(str(folder))}", shows=shows)
 
 
 def _short(run: str) -> str:

@@ -56,7 +56,7 @@ class ColumnMapping:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ticket:
+class ExportRow:
     """One usable row. White space at the ends of a field is gone."""
 
     line: int
@@ -73,7 +73,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class RowProblem:
     """A row that was left out."""
 
     line: int
@@ -90,7 +90,7 @@ class Tally:
     skipped: int
     unlabelled: Mapping[str, int]
     """Kept rows without a label, by head; heads that always had one are not in it."""
-    problems: tuple[Problem, ...]
+    problems: tuple[RowProblem, ...]
     """The first `MAX_PROBLEMS_KEPT` of the `skipped`."""
 
 
@@ -114,13 +114,13 @@ class TicketFile:
         """Of the latest reading, up to where it has come."""
         return self._count.tally()
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[ExportRow]:
         """Read the file from the start. Raises `ConfigError` if it can't be read to its end."""
         count = self._count = _Counter()
         for span, row in self._rows():
             outcome = self._ticket(span, row)
             count.add(outcome, self.mapping.labels)
-            if isinstance(outcome, Ticket):
+            if isinstance(outcome, ExportRow):
                 yield outcome
 
     def _rows(self) -> Iterator[tuple[tuple[int, int], list[str] | None]]:
@@ -141,22 +141,22 @@ class TicketFile:
                         yield (first, reader.line_num), row
                 first = reader.line_num + 1
 
-    def _ticket(self, span: tuple[int, int], row: list[str] | None) -> Ticket | Problem:
+    def _ticket(self, span: tuple[int, int], row: list[str] | None) -> ExportRow | RowProblem:
         first, last = span
         if row is None:
             reason = f"a field has more than {MAX_FIELD_CHARACTERS:,} characters; is a quote not closed?"
-            return Problem(line=first, reason=reason)
+            return RowProblem(line=first, reason=reason)
         width = len(self.columns)
         if len(row) < width or any(field.strip() for field in row[width:]):
             lines = f" and runs to line {last}; is a quote not closed?" if last > first else ""
-            return Problem(line=first, reason=f"the row has {len(row)} fields, the header {width}{lines}")
+            return RowProblem(line=first, reason=f"the row has {len(row)} fields, the header {width}{lines}")
         fields = {name: row[place].strip() for name, place in self._places.items()}
         title = "" if self.mapping.title is None else fields[self.mapping.title]
         body = "" if self.mapping.body is None else fields[self.mapping.body]
         if not (title or body):
-            return Problem(line=first, reason="the row has no text")
+            return RowProblem(line=first, reason="the row has no text")
         labels = {head: fields[column] for head, column in self.mapping.labels.items() if fields[column]}
-        return Ticket(line=first, title=title, body=body, labels=labels)
+        return ExportRow(line=first, title=title, body=body, labels=labels)
 
     def _sniff_delimiter(self) -> str:
         """The separator that finds most of the wanted columns, then the most even rows, then the most columns."""
@@ -188,10 +188,10 @@ class _Counter:
         self._kept = 0
         self._skipped = 0
         self._unlabelled: Counter[str] = Counter()
-        self._problems: list[Problem] = []
+        self._problems: list[RowProblem] = []
 
-    def add(self, outcome: Ticket | Problem, heads: Iterable[str]) -> None:
-        if isinstance(outcome, Ticket):
+    def add(self, outcome: ExportRow | RowProblem, heads: Iterable[str]) -> None:
+        if isinstance(outcome, ExportRow):
             self._kept += 1
             self._unlabelled.update(head for head in heads if head not in outcome.labels)
             return
@@ -237,7 +237,7 @@ def in_training_part(text: str, *, train_share: float) -> bool:
     return int.from_bytes(first) < train_share * 2**64
 
 
-def split_tickets(tickets: Iterable[Ticket], *, train_share: float) -> tuple[list[Ticket], list[Ticket]]:
+def split_tickets(tickets: Iterable[ExportRow], *, train_share: float) -> tuple[list[ExportRow], list[ExportRow]]:
     """Tickets to train on, and the rest, each in the order given; about `train_share` of the texts are in the first.
 
     Raises `ValueError` unless `train_share` lies between 0 and 1.
@@ -246,8 +246,8 @@ def split_tickets(tickets: Iterable[Ticket], *, train_share: float) -> tuple[lis
         raise ValueError(
             f"a training share of {train_share} leaves nothing for one of the parts; take 0.6, for example"
         )
-    train: list[Ticket] = []
-    rest: list[Ticket] = []
+    train: list[ExportRow] = []
+    rest: list[ExportRow] = []
     for ticket in tickets:
         (train if in_training_part(ticket.text, train_share=train_share) else rest).append(ticket)
     return train, rest

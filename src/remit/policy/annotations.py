@@ -59,7 +59,7 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statement:
+class PolicyText:
     """One policy as it is written, up to and with its semicolon."""
 
     text: str
@@ -101,7 +101,7 @@ class Rule:
     """One policy, parsed. `reason` may be empty."""
 
     id: str
-    statement: Statement
+    statement: PolicyText
     template: pst.Template
     hold: HoldTerms | None
     reason: str
@@ -192,7 +192,7 @@ def user_problems(rules: Sequence[Rule]) -> Iterator[PolicyProblem]:
 # The text
 
 
-def statements(text: str) -> Iterator[Statement]:
+def statements(text: str) -> Iterator[PolicyText]:
     """Cut a Cedar file into its policies. Semicolons stand nowhere else, but in texts and comments."""
     tokens: list[Token] = []
     line = 1
@@ -208,11 +208,11 @@ def statements(text: str) -> Iterator[Statement]:
         yield _statement(text, tokens)
 
 
-def _statement(text: str, tokens: list[Token]) -> Statement:
-    return Statement(text=text[tokens[0].start : tokens[-1].end], tokens=tuple(tokens))
+def _statement(text: str, tokens: list[Token]) -> PolicyText:
+    return PolicyText(text=text[tokens[0].start : tokens[-1].end], tokens=tuple(tokens))
 
 
-def _unparsed(statement: Statement, message: str) -> PolicyProblem:
+def _unparsed(statement: PolicyText, message: str) -> PolicyProblem:
     """The problem that Cedar's parser has, at the token that it is about."""
     if message == _UNFINISHED:
         last = statement.tokens[-1]
@@ -232,7 +232,7 @@ def _unparsed(statement: Statement, message: str) -> PolicyProblem:
     return PolicyProblem(line=place.line if is_placed else statement.line, message=f"not valid Cedar: {message}")
 
 
-def _is_broken(statement: Statement, last: Token) -> bool:
+def _is_broken(statement: PolicyText, last: Token) -> bool:
     """Whether the statement up to and with `last` can't be the beginning of a valid one."""
     try:
         cedarpy.PolicySet.from_str(statement.text[: last.end - statement.tokens[0].start])
@@ -244,7 +244,7 @@ def _is_broken(statement: Statement, last: Token) -> bool:
 # The annotations
 
 
-def _rule(statement: Statement, parsed: pst.PolicySet) -> tuple[Rule | None, list[str]]:
+def _rule(statement: PolicyText, parsed: pst.PolicySet) -> tuple[Rule | None, list[str]]:
     if parsed.templates:
         return None, ["a policy with `?principal` or `?resource` is never filled in; name the entity"]
     (template,) = parsed.static_policies.values()

@@ -44,7 +44,7 @@ _VALUES: Mapping[type, CedarType] = {str: STRING, int: LONG, bool: BOOL}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demand:
+class Condition:
     """One condition of a grant: as Cedar, in words that complete "only where …", and what it is about.
 
     `subject` is a path such as `("resource", "region")`, for saying how it is instead.
@@ -62,7 +62,7 @@ class Granted:
     action: Action
     spec: ToolSpec
     type: ActionType
-    demands: tuple[Demand, ...]
+    demands: tuple[Condition, ...]
     text: str
 
 
@@ -149,12 +149,12 @@ when"""
 # The grant
 
 
-def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Demand, ...]:
+def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Condition, ...]:
     only, tenant = action.only, contract.tenant or ""
     if only.tenant not in (None, tenant):
         raise ConfigError(f"tenant {quoted(only.tenant)} is not the contract's own, {quoted(tenant)}")
     demands = [
-        Demand(
+        Condition(
             cedar=f"resource.tenant == {_text(tenant)}",
             words=f"the object's tenant is {quoted(tenant)}",
             subject=("resource", "tenant"),
@@ -162,7 +162,7 @@ def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Demand
     ]
     if only.region:
         demands.append(
-            Demand(
+            Condition(
                 cedar=f"resource has region && {_texts(only.region)}.contains(resource.region)",
                 words=f"the object's region is one of {listed(only.region)}",
                 subject=("resource", "region"),
@@ -173,7 +173,7 @@ def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Demand
         raise ConfigError("`only.fields` goes with tools that write fields, and these can't do without it")
     if only.fields:
         demands.append(
-            Demand(
+            Condition(
                 cedar=f"{_texts(only.fields)}.containsAll(context.fields)",
                 words=f"the fields written are among {listed(only.fields)}",
                 subject=("context", "fields"),
@@ -182,14 +182,14 @@ def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Demand
     return tuple(demands)
 
 
-def _attribute(name: str, value: str | int, spec: ToolSpec) -> Demand:
+def _attribute(name: str, value: str | int, spec: ToolSpec) -> Condition:
     type_ = ATTRIBUTE_WORDS.get(spec.resource_attributes.get(name, ""))
     if type_ is None or type_ != _VALUES[type(value)]:
         hint = did_you_mean(name, spec.resource_attributes, "attributes")
         raise ConfigError(f"`only.attributes` asks {quoted(name)} to be {quoted(value)}, which can't be; {hint}")
     asked, read = _has("resource", name), _member("resource", name)
     literal = _text(value) if isinstance(value, str) else str(value).lower()
-    return Demand(
+    return Condition(
         cedar=f"{asked} && {read} == {literal}",
         words=f"the object's {name} is {quoted(value if isinstance(value, str) else literal)}",
         subject=("resource", name),
