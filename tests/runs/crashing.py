@@ -58,13 +58,21 @@ def drive(folder: Path, contract: str, requests: Mapping[str, Any], crash: tuple
     asyncio.run(main())
 
 
+def _surrounded(surroundings: Mapping[str, str], *args: Any) -> None:
+    os.environ.clear()
+    os.environ.update(surroundings)
+    drive(*args)
+
+
 def in_a_process(
     folder: Path, contract: str, requests: Mapping[str, Any], *, crash: tuple[str, int] = ("", 0), later_us: int = 0
 ) -> int | None:
     """`drive` in a fresh process; its exit code, which is `-SIGKILL` where it was killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["crashing", "remit.app", "remit.policy.decision", "remit.storage.migrate"])
-    process = context.Process(target=drive, args=(folder, contract, dict(requests), crash, later_us))
+    # The server's environment is that of the first test that needed it.
+    surroundings = dict(os.environ)
+    process = context.Process(target=_surrounded, args=(surroundings, folder, contract, dict(requests), crash, later_us))
     process.start()
     process.join(60)
     return process.exitcode
