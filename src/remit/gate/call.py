@@ -34,7 +34,8 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of a person about one step, and what they said. It answers that question and no other.
 
     `expires_at`, `decided_at`: microseconds since the epoch. `policy`: digest of the policy that asked.
-    `shown`: digest of what the person was shown; `question`: of as much of it as must still hold. `granted` is `None` while nobody has decided.
+    `shown`: digest of what the person was shown; `question`: of as much of it as must still hold.
+    `granted` is `None` while nobody has decided.
     """
 
     case: str

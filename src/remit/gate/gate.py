@@ -224,7 +224,7 @@ class Gate:
         self._crash_point("before_outcome")
         latency_us = self._journal.clock() - started
         usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None
-        over = _not_used(call, carried, usage.cost_microusd if usage else 0)
+        over = not_used(call, carried, usage.cost_microusd if usage else 0)
         entry = Entry(
             log=run.log,
             record=lambda _: record.outcome(call, run, carried, usage, latency_us),
@@ -292,11 +292,11 @@ def take_in_result(run: RunState, call: Call, result: Json) -> None:
         outside=untrusted(spec.name),
         outside_paths=spec.untrusted,
         maps=spec.result_maps,
-        echoes=echoes_of(call.args, call.labels),
+        echoes=echoes_of(call.args, call.labels, found=call.leaves),
     )
 
 
-def _not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
+def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
     """What was reserved and turned out not to be used. That the call was made stands, whatever came of it."""
     demand = call.demand
     match carried:

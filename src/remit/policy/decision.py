@@ -168,16 +168,13 @@ class PolicyDecisionPoint:
         if found.resource:
             values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
             attributes = found.attributes(values, ("resource",))
-            entity = encode([{"uid": uid, "attrs": attributes, "parents": _NO_PARENTS}]).decode()
+            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
             entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
         return _Question(
             request={**found.asked, "resource": uid, "context": read.decode()},
             entities=entities,
             about={"resource": attributes, "contract": self.contract.contract},
         )
-
-
-_NO_PARENTS: list[Json] = []
 
 
 def _agent(principal: str, contract: Contract) -> cedarpy.Entities:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain, pairwise
 from typing import Final, cast
@@ -259,14 +259,19 @@ _ECHO_FROM = 8
 """A text of at least so many characters counts as said again wherever it stands; a shorter one only by itself."""
 
 
-def echoes_of(args: Json, labels: Mapping[str, Labels]) -> Mapping[str, Labels]:
-    """The values of a call's arguments that nobody trustworthy has given, with their labels."""
-    found: dict[str, Labels] = {}
-    for path, leaf in leaves(args):
+def echoes_of(
+    args: Json, labels: Mapping[str, Labels], *, found: Sequence[tuple[Path, Json]] = ()
+) -> Mapping[str, Labels]:
+    """The values of a call's arguments that nobody trustworthy has given, with their labels.
+
+    `found`: the leaves, where somebody has walked the arguments already.
+    """
+    echoes: dict[str, Labels] = {}
+    for path, leaf in found or leaves(args):
         known = labels.get(show_path(path), _OF_MODEL)
         if all(kind_of(label) in (MODEL, "untrusted") for label in known):
-            found[str(leaf)] = known
-    return found
+            echoes[str(leaf)] = known
+    return echoes
 
 
 def _said_before(text: str, echoes: Mapping[str, Labels]) -> Labels:

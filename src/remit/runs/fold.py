@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from remit.gate.authority import Authority
 from remit.gate.call import Approval, Call, Proposal, RunState
-from remit.gate.gate import note_denial, take_in_result
+from remit.gate.gate import not_used, note_denial, take_in_result
 from remit.gate.record import Decided
-from remit.gate.verdicts import Allow, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
+from remit.gate.verdicts import Allow, Carried, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE, Clock, RunLog
 from remit.journal.redaction import Redactor
@@ -205,31 +207,20 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     state.rejections.pop(step.tool, None)
     match event.type:
         case EventType.CALL_COMPLETED:
-            result = (event.sealed or body)["result"]
-            step.outcome = Completed(result=result)
-            if step.tool in state.authority.limits:
-                left = call.demand.spend - event.header.cost_microusd
-                state.usage.release(state.authority.limits[step.tool], Demand(calls=0, spend=left))
-            if call.tool is not None:
-                state.redactor.redact(result, call.tool.spec.field_classes, prefix="result")
-                take_in_result(state, call, result)
-            return
+            ended: Carried = Completed(result=(event.sealed or body)["result"])
         case EventType.CALL_FAILED:
-            step.outcome = Failed(code=body["code"], message=body["message"])
-            if step.tool in state.authority.limits:
-                demand = call.demand
-                state.usage.release(
-                    state.authority.limits[step.tool],
-                    Demand(
-                        calls=0,
-                        writes=demand.writes,
-                        rows=demand.rows,
-                        money=demand.money,
-                        currency=demand.currency,
-                    ),
-                )
+            ended = Failed(code=body["code"], message=body["message"])
         case _:
-            step.outcome = Unknown(code=body["code"], message=body["message"])
+            ended = Unknown(code=body["code"], message=body["message"])
+    step.outcome = ended
+    if step.tool in state.authority.limits:
+        over = not_used(call, ended, event.header.cost_microusd)
+        state.usage.release(state.authority.limits[step.tool], over)
+    if isinstance(ended, Completed):
+        if call.tool is not None:
+            state.redactor.redact(ended.result, call.tool.spec.field_classes, prefix="result")
+            take_in_result(state, call, ended.result)
+        return
     past = "failed" if event.type is EventType.CALL_FAILED else "unknown"
     state.past.append(PastCall(tool=step.tool, outcome=past, args=call.args, result=None, at_us=event.header.at))
 
@@ -254,16 +245,8 @@ def take_up_decision(state: RunState, event: Event) -> None:
     asked = state.approvals.get(event.header.span)
     if event.type is not EventType.APPROVAL_DECIDED or asked is None or asked.case != body["case"] or asked.shown != body["shown_digest"]:
         return
-    state.approvals[event.header.span] = Approval(
-        case=asked.case,
-        step=asked.step,
-        tool=asked.tool,
-        args_digest=asked.args_digest,
-        policy=asked.policy,
-        rules=asked.rules,
-        shown=asked.shown,
-        question=asked.question,
-        expires_at=asked.expires_at,
+    state.approvals[event.header.span] = replace(
+        asked,
         granted=body["decision"] == "approved",
         decided_by=body["by"],
         decided_at=event.header.at,

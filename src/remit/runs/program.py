@@ -74,7 +74,8 @@ class RunResult:
     """How a run stands when nobody drives it any more.
 
     `outcome`: completed, escalated, denied, failed, unknown, diverged, stopped (by a person); held while it waits for
-    a person, waiting while a system is out of reach, running while somebody else drives it; stuck where `drive_waiting` could not drive it.
+    a person, waiting while a system is out of reach, running while somebody else drives it; stuck where
+    `drive_waiting` could not drive it.
     """
 
     run: str

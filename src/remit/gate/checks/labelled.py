@@ -19,7 +19,8 @@ def labelled(call: Call, run: RunState) -> Call | Deny:
     if run.redactor.holds_credential(call.args):
         return Deny(code="credential_in_arguments", message="an argument holds a credential of the gateway")
     redacted = run.redactor.redact(call.args, call.tool.spec.field_classes)
-    return replace(call, redacted=redacted, labels=label_arguments(call.args, run.seen, maps=call.tool.spec.maps, found=call.leaves))
+    labels = label_arguments(call.args, run.seen, maps=call.tool.spec.maps, found=call.leaves)
+    return replace(call, redacted=redacted, labels=labels)
 
 
 class Located:
