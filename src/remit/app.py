@@ -18,7 +18,7 @@ from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
 from remit.identity.external import ExternalIssuer, ExternalVerifier
-from remit.identity.keys import KeyRing
+from remit.identity.keys import KeyRing, note_verifier_key
 from remit.identity.people import People
 from remit.identity.principals import (
     Declared,
@@ -32,7 +32,11 @@ from remit.identity.principals import (
 from remit.identity.secrets import SecretStore
 from remit.identity.tokens import TokenIssuer, TokenRequest, TokenVerifier
 from remit.journal.journal import Clock, Journal, system_clock
+from remit.journal.notes import CheckpointKey, origin
+from remit.journal.publishing import anchor, file_target, publisher
 from remit.journal.redaction import Redactor
+from remit.journal.register import Register
+from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
 from remit.programs import ProjectPrograms
 from remit.project import Project, ensure_private, find_project, load_project
@@ -86,6 +90,9 @@ class Remit:
         self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
         self.principals = Principals(self.database.engine, self._declared)
         self.journal = Journal(self.database, vault=Vault(record.master.reveal()), clock=clock)
+        self.register = Register(self.journal, self.tenant)
+        self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
+        self.journal.on_written = self.sequencer.noted
         self._clients = Clients(connections)
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
         self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
@@ -98,7 +105,10 @@ class Remit:
 
     async def close(self) -> None:
         """Let what is waiting become durable, then close connections and database."""
-        await self.journal.close()
+        try:
+            await self.sequencer.close()
+        finally:
+            await self.journal.close()
         await self._clients.close()
         self.database.close()
 
@@ -282,6 +292,14 @@ class Remit:
                 with suppress(ConfigError, IdentityError):
                     self.secrets.resolve("model", model.secret)
         return found
+
+    def _sequencer(self, key: CheckpointKey) -> Sequencer:
+        """What integrates the record into its tree, and publishes where that has come to."""
+        folder, name = self.project.folder, key.origin.rpartition("/")[2]
+        note_verifier_key(self.project.private / "keys", key.verifier_key)
+        targets = [file_target(self.project.private / "checkpoints" / f"{name}.txt")]
+        targets += [anchor(address, key.origin.replace("/", "-"), folder) for address in self.project.record.anchors]
+        return Sequencer(self.database, self.journal, key, tenant=self.tenant, publish=publisher(targets))
 
     def _database_url(self) -> str:
         section = self.project.project

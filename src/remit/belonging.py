@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,19 @@ from sqlalchemy.exc import IntegrityError
 
 from remit.errors import StorageError
 from remit.identity.files import read_private, write_private
-from remit.identity.keys import SecretKey, master_key, pseudonym_key
+from remit.identity.keys import SecretKey, master_key, pseudonym_key, record_key
 from remit.storage.database import Database, open_database, storage_errors
 from remit.storage.schema import about, runs
 
 _ID = "database.id"
-_KEYS = ("master", "pseudonym")
+_KEYS: Mapping[str, Callable[[Path], SecretKey]] = {
+    "master": master_key,
+    "pseudonym": pseudonym_key,
+    "record": record_key,
+}
+
+_FROM_THE_FIRST = ("master", "pseudonym")
+"""Keys that every record was written with; one that came later is made where it is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +37,12 @@ class KeyedDatabase:
     """An open database with the keys that it was written with."""
 
     database: Database
+    id: str
+    """Which database this is, among all there are."""
     master: SecretKey
     pseudonym: SecretKey
+    record: SecretKey
+    """Signs its checkpoints."""
 
 
 def open_record(url: str, folder: Path, keys: Path, tenant: str) -> KeyedDatabase:
@@ -59,9 +71,9 @@ def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> 
         raise _gone(f"database `{database}` is another one than this project has written to", keys)
     for name in _KEYS:
         # Asked before the keys are, which would make one that is missing.
-        if not (keys / f"{name}.key").is_file() and (f"{name}/{tenant}" in held or _is_written(database, tenant)):
+        if not (keys / f"{name}.key").is_file() and (f"{name}/{tenant}" in held or (name in _FROM_THE_FIRST and _is_written(database, tenant))):
             raise _wrong(keys / f"{name}.key", "is gone")
-    made = {"master": master_key(keys), "pseudonym": pseudonym_key(keys)}
+    made = {name: make(keys) for name, make in _KEYS.items()}
     wanted = {f"{name}/{tenant}": _check_value(name, key) for name, key in made.items()}
     if not held.keys() >= {"id", *wanted}:
         held = _add(database, {"id": uuid.uuid4().hex, **wanted} | held)
@@ -70,7 +82,7 @@ def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> 
             raise _wrong(keys / f"{name.partition('/')[0]}.key", "is not the one that it was written with")
     if known is None:
         write_private(keys / _ID, f"{held['id']}\n".encode())
-    return KeyedDatabase(database=database, master=made["master"], pseudonym=made["pseudonym"])
+    return KeyedDatabase(database=database, id=held["id"], **made)
 
 
 def _check_value(name: str, key: SecretKey) -> str:

@@ -120,6 +120,14 @@ class IdentitySection(Base, frozen=True, kw_only=True):
     """Outside issuers that are trusted as well."""
 
 
+class RecordSection(Base, frozen=True, kw_only=True):
+    """What is done with the record beside keeping it."""
+
+    anchors: list[str] = field(default_factory=list[str])
+    """Where signed checkpoints are put as well: a folder, `git:<repository>`, or the `https://` address of an object
+    store that takes PUT; outside the reach of whoever runs the database, so that nobody can rewrite the past unseen."""
+
+
 class QueueSection(Base, frozen=True, kw_only=True):
     """A queue of cases and the roles that work on it."""
 
@@ -158,6 +166,8 @@ class ProjectFile(Base, frozen=True, kw_only=True):
     """Limits over everything that the tenant's agents do."""
     identity: IdentitySection = IdentitySection()
     """The tokens that principals act with."""
+    record: RecordSection = RecordSection()
+    """What is done with the record beside keeping it."""
     queues: dict[Name, QueueSection] = field(default_factory=dict[str, QueueSection])
     """The queues that cases go to."""
     releases: ReleasesSection = ReleasesSection()

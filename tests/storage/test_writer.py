@@ -114,6 +114,25 @@ async def test_a_row_that_is_there_already_is_a_collision_and_nothing_is_written
     assert store.meters().keys() == {"taken", "after"}
 
 
+async def test_the_writer_goes_on_after_each_kind_of_failure(store: Store) -> None:
+    def refuse(_found: Found) -> Sequence[Write]:
+        raise ValueError("no")
+
+    locks = Locks(meters=("m",), principals=("p",))
+    gone = Statement(sql="DELETE FROM meters WHERE meter = :meter", params={"meter": "not there"}, changes=1)
+    for number in range(6):
+        await store.writer.write(locks, lambda _, number=number: [meter(f"m{number}"), meter("x", sql=UPSERT)])
+        with pytest.raises(Collision):
+            await store.write(meter("m0"), meter("behind"))
+        await store.writer.write(locks, lambda _: [meter("y", sql=UPSERT), meter("z", sql=UPSERT)])
+        with pytest.raises(StorageError):
+            await store.write(meter("before"), gone)
+        await store.writer.write(locks, lambda _: [meter("y", sql=UPSERT)])
+        with pytest.raises(ValueError, match="no"):
+            await store.writer.write(locks, refuse)
+    assert store.meters().keys() >= {"m5", "x", "y", "z"}
+
+
 async def test_a_change_that_finds_another_number_of_rows_fails_as_a_whole(store: Store) -> None:
     await store.write(meter("m"))
     gone = Statement(sql="DELETE FROM meters WHERE meter = :meter", params={"meter": "not there"}, changes=1)

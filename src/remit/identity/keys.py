@@ -1,4 +1,4 @@
-"""The keys: one ring of signing keys, and the two symmetric keys of a project, as files under `.remit/keys`.
+"""The keys: one ring of signing keys, and the secret keys of a project's record, as files under `.remit/keys`.
 
 `signing.json` is a JSON Web Key Set (RFC 7517): the active key with its private part, and the keys before it
 reduced to their public part, each with the time until which it still verifies. One file, replaced as a whole
@@ -77,15 +77,31 @@ def master_key(folder: Path) -> SecretKey:
 
     Raises `IdentityError` where the file can't be made, is open to others or is damaged.
     """
-    return _symmetric_key(folder, "master")
+    return _key_of_32_bytes(folder, "master")
 
 
 def pseudonym_key(folder: Path) -> SecretKey:
     """The 32 bytes of the HMAC behind pseudonyms; made, kept and refused as `master_key` is."""
-    return _symmetric_key(folder, "pseudonym")
+    return _key_of_32_bytes(folder, "pseudonym")
 
 
-def _symmetric_key(folder: Path, name: str) -> SecretKey:
+def record_key(folder: Path) -> SecretKey:
+    """The 32 bytes of the Ed25519 key that signs checkpoints; made, kept and refused as `master_key` is."""
+    return _key_of_32_bytes(folder, "record")
+
+
+def note_verifier_key(folder: Path, verifier_key: str) -> None:
+    """Keep a key that checkpoints are verified with, in `record.pub`, beside those that were in use before it."""
+    path = folder / "record.pub"
+    known = read_private(path).decode().splitlines() if path.is_file() else []
+    if verifier_key not in known:
+        with locked(folder):
+            known = read_private(path).decode().splitlines() if path.is_file() else []
+            if verifier_key not in known:
+                write_private(path, "".join(f"{line}\n" for line in [*known, verifier_key]).encode())
+
+
+def _key_of_32_bytes(folder: Path, name: str) -> SecretKey:
     private_folder(folder)
     path = folder / f"{name}.key"
     if not path.is_file():

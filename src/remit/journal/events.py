@@ -33,6 +33,24 @@ class EventType(StrEnum):
     CASE_DECIDED = "case.decided"
     CASE_REVEALED = "case.revealed"
     """A person who may decide a case was shown what is redacted for everybody else."""
+    PRINCIPAL_CHANGED = "principal.changed"
+    """Register: a principal was disabled, or enabled again."""
+    RELEASE_APPROVED = "release.approved"
+    """Register: a person approved a release."""
+    RUN_ERASED = "run.erased"
+    """Register: the keys of a run were destroyed, and with them what it said."""
+    ORIGINALS_DROPPED = "originals.dropped"
+    """Register: the originals of a run were destroyed after their retention; what is redacted stays."""
+    HOLD_PLACED = "hold.placed"
+    """Register: a legal hold keeps runs from being erased."""
+    HOLD_LIFTED = "hold.lifted"
+    """Register: a legal hold is over."""
+    VALUE_REVEALED = "value.revealed"
+    """Register: a person was shown originals of a run."""
+    RUN_REPLAYED = "run.replayed"
+    """Register: runs were replayed or judged anew; that never counts in any metric."""
+    RECORD_EXPORTED = "record.exported"
+    """Register: the record, or part of it, was copied out."""
     VALUE_RECORDED = "value.recorded"
     """Something else that is not deterministic: the time, an id, a random number."""
 
@@ -42,6 +60,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
     `prev`: hash of the run's previous event, hex; empty for the first. `at`: microseconds since the epoch, UTC.
     `span`, `parent`: the step's deterministic path, such as `3.1`. `body`: SHA-256 of salt and plain body, hex.
+    `sealed`: the same of the originals; empty where there are none. docs/record.md is the specification.
     """
 
     v: int
@@ -53,6 +72,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     type: str
     actor: str
     body: str
+    sealed: str = ""
     span: str = ""
     parent: str = ""
     refs: dict[str, str] = {}
@@ -106,6 +126,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return EventType(self.header.type)
 
 
+OF_REGISTER = frozenset(
+    {
+        EventType.PRINCIPAL_CHANGED,
+        EventType.RELEASE_APPROVED,
+        EventType.RUN_ERASED,
+        EventType.ORIGINALS_DROPPED,
+        EventType.HOLD_PLACED,
+        EventType.HOLD_LIFTED,
+        EventType.VALUE_REVEALED,
+        EventType.RUN_REPLAYED,
+        EventType.RECORD_EXPORTED,
+    }
+)
+"""Types that stand on a tenant's register, never in a run."""
+
 _SALT_BYTES = 16
 _TYPES = frozenset(EventType)
 _encode_header = msgspec.json.Encoder(order="sorted").encode
@@ -135,6 +170,7 @@ def leaf_hash(header: bytes) -> bytes:
 def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: RunKeys) -> Row:
     """Give a draft its place in the chain: salt, hash and encrypt the body, encode and hash the header."""
     salted = os.urandom(_SALT_BYTES) + encode(draft.body)
+    sealed = b"" if draft.sealed is None else os.urandom(_SALT_BYTES) + encode(draft.sealed)
     header = _encode_header(
         Header(
             v=1,
@@ -146,6 +182,7 @@ def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: R
             type=draft.type,
             actor=draft.actor,
             body=hashlib.sha256(salted).hexdigest(),
+            sealed=hashlib.sha256(sealed).hexdigest() if sealed else "",
             span=draft.span,
             parent=draft.span.rpartition(".")[0],
             refs=draft.refs,
@@ -165,7 +202,7 @@ def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: R
         hash=leaf_hash(header),
         header=header,
         body=keys.encrypt_body(salted, run, place.n),
-        sealed=None if draft.sealed is None else keys.encrypt_sealed(encode(draft.sealed), run, place.n),
+        sealed=keys.encrypt_sealed(sealed, run, place.n) if sealed else None,
     )
 
 
@@ -179,11 +216,14 @@ def read(row: Row, keys: RunKeys) -> Event:
     if salted is not None and hashlib.sha256(salted).hexdigest() != header.body:
         raise corrupt(row, "its body is not the one that its header names")
     sealed = None if row.sealed is None else keys.decrypt_sealed(row.sealed, row.run, row.n)
+    kept = "" if row.sealed is None else header.sealed if sealed is None else hashlib.sha256(sealed).hexdigest()
+    if kept != header.sealed:
+        raise corrupt(row, "its originals are not the ones that its header names")
     return Event(
         header=header,
         hash=row.hash,
         body=None if salted is None else msgspec.json.decode(salted[_SALT_BYTES:]),
-        sealed=None if sealed is None else msgspec.json.decode(sealed),
+        sealed=None if sealed is None else msgspec.json.decode(sealed[_SALT_BYTES:]),
     )
 
 

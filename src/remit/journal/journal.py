@@ -119,6 +119,8 @@ class Journal:
         self._flushing: asyncio.Task[None] | None = None
         self.under_way = 0
         """How many calls are under way, and so may have something to record soon: a single one need not wait for others."""
+        self.on_written: Callable[[], None] = _nobody
+        """Told whenever events were recorded."""
 
     def start(self, tenant: str, run: str) -> tuple[RunLog, Statement]:
         """A log for a new run, and the statement that stores its keys; to be committed with its first event."""
@@ -157,6 +159,11 @@ class Journal:
             # The task starts when everything that is ready now has had its turn: what queues meanwhile goes along.
             self._flushing = loop.create_task(self._flush())
         return await waiting.future
+
+    async def write(self, statements: Sequence[Statement]) -> None:
+        """Write rows that belong to no run, in one transaction, which entries may share. Raises as `commit` does."""
+        beside = RunLog(tenant="", run="", keys=RunKeys(None, None))
+        await self.commit(Entry(log=beside, record=lambda _: Recording(value=None, statements=statements)))
 
     async def close(self) -> None:
         """Let what is waiting become durable, then close the connection."""
@@ -253,9 +260,15 @@ class Journal:
 
     def _written(self, transaction: _Transaction) -> list[Recording[Any]]:
         """What is durable now, in the order of its entries, whose logs go on behind it."""
+        if transaction.has_events:
+            self.on_written()
         for entry in transaction.entries:
             entry.log.place = transaction.places[id(entry.log)]
         return transaction.recordings
+
+
+def _nobody() -> None:
+    """Nobody is to be told."""
 
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:
@@ -285,6 +298,7 @@ class _Transaction:
         )
         self.recordings: list[Recording[Any]] = []
         self.places: dict[int, Place] = {}
+        self.has_events = False
 
     def decide(self, found: Found) -> list[Write]:
         now = self._clock()
@@ -303,6 +317,7 @@ class _Transaction:
             beside.extend(recording.statements)
             for settlement in entry.settlements:
                 meters.release(settlement.reserved, settlement.amount)
+        self.has_events = bool(rows)
         writes: list[Write] = [Rows(table="events", columns=_EVENT_COLUMNS, rows=rows)] if rows else []
         changed = meters.changed()
         if changed:

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 from msgspec.structs import replace
 
+from remit.errors import StorageError
 from remit.gate.authority import Authority
 from remit.gate.call import Approval, Call, Proposal, RunState
 from remit.gate.gate import not_used, note_denial, take_in_result
@@ -96,7 +97,7 @@ def resumed(folded: Folded, at: int, idle_us: int | None) -> None:
     folded.active_at = at
 
 
-def _apply(folded: Folded, event: Event) -> None:
+def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a case for each type of event
     state = folded.state
     body: dict[str, Any] = event.body or {}
     match event.type:
@@ -124,8 +125,28 @@ def _apply(folded: Folded, event: Event) -> None:
                 folded.cases[event.header.span] = body["case"]
         case EventType.CASE_DECIDED | EventType.CASE_REVEALED:
             pass
+        case (
+            EventType.PRINCIPAL_CHANGED
+            | EventType.RELEASE_APPROVED
+            | EventType.RUN_ERASED
+            | EventType.ORIGINALS_DROPPED
+            | EventType.HOLD_PLACED
+            | EventType.HOLD_LIFTED
+            | EventType.VALUE_REVEALED
+            | EventType.RUN_REPLAYED
+            | EventType.RECORD_EXPORTED
+        ):
+            raise corrupt_run(event)
         case never:
             assert_never(never)
+
+
+def corrupt_run(event: Event) -> StorageError:
+    """An event of the register has no place in a run."""
+    return StorageError(
+        f"event {event.header.n} of run `{event.header.run}` is of type `{event.header.type}`, which no run has",
+        code="record_corrupt",
+    )
 
 
 def note_request(state: RunState, request: Json) -> None:

@@ -55,7 +55,9 @@ class PostgresWriter:
             found = await self._begin(connection, locks)
             await self._write(connection, decide(found))
         except BaseException:
-            await _roll_back(connection)
+            # Closing takes it back. After a ROLLBACK psycopg drops all prepared statements, those among them that the
+            # next pipeline has prepared in the meantime.
+            await connection.close()
             raise
 
     async def _begin(self, connection: Any, locks: Locks) -> Found:
@@ -123,17 +125,6 @@ _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 
 async def _states(read: Any) -> dict[str, bytes]:
     return {row[0]: bytes(row[1]) for row in await read.fetchall()} if read else {}
-
-
-async def _roll_back(connection: Any) -> None:
-    """Leave the connection fit for the next transaction, or closed."""
-    is_fit = False
-    try:
-        await connection.execute("ROLLBACK")
-        is_fit = True
-    finally:
-        if not is_fit:
-            await connection.close()
 
 
 @lru_cache(maxsize=256)

@@ -132,6 +132,38 @@ releases = Table(
     Column("bundle", LargeBinary, nullable=False),
 )
 
+trees = Table(
+    "trees",
+    metadata,
+    # The Merkle tree over a tenant's events: how far it goes, and its newest checkpoint. docs/record.md says more.
+    Column("tenant", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+tiles = Table(
+    "tiles",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("level", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("hashes", LargeBinary, nullable=False),
+    # On level 0: the first of its events.
+    Column("first_seq", BigInteger),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("size", BigInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
 about = Table(
     "about",
     metadata,
@@ -140,4 +172,17 @@ about = Table(
     Column("value", Text, nullable=False),
 )
 
-__all__ = ["about", "cases", "events", "metadata", "meters", "principals", "releases", "run_keys", "runs"]
+__all__ = [
+    "about",
+    "cases",
+    "checkpoints",
+    "events",
+    "metadata",
+    "meters",
+    "principals",
+    "releases",
+    "run_keys",
+    "runs",
+    "tiles",
+    "trees",
+]
