@@ -50,6 +50,7 @@ from remit.runs.program import Program, RunResult
 from remit.runs.table import RunTable
 from remit.storage.database import Database
 from remit.tools.spec import Connection, Tool
+from remit.undo.undoing import Undoing, UndoPrograms
 from remit.values import Json
 
 T = TypeVar("T")
@@ -142,7 +143,19 @@ class Remit:
             gate=self.pipeline,
             issuer=self.issuer,
             redactor=self.redactor,
-            programs=self._programs,
+            programs=self._undo_programs,
+        )
+
+    @cached_property
+    def undoing(self) -> Undoing:
+        """Takes back what runs have done."""
+        return Undoing(
+            programs=self._undo_programs,
+            engine=self.engine,
+            gate=self.pipeline,
+            issuer=self.issuer,
+            redactor=self.redactor,
+            clock=self.clock,
         )
 
     @cached_property
@@ -153,7 +166,7 @@ class Remit:
             journal=self.journal,
             redactor=self.redactor,
             people=self.people,
-            programs=self._programs,
+            programs=self._undo_programs,
         )
 
     @cached_property
@@ -179,6 +192,10 @@ class Remit:
             )
             for section in self.project.identity.issuers
         )
+
+    @cached_property
+    def _undo_programs(self) -> UndoPrograms:
+        return UndoPrograms(self._programs, self.journal.reader)
 
     @cached_property
     def _programs(self) -> ProjectPrograms:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -13,10 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from remit.contracts.document import Unreadable, read_text
 from remit.contracts.files import WORKFLOW_FILE
 from remit.contracts.load import LoadedContract, load_contract
-from remit.contracts.model import Action, Contract
+from remit.contracts.model import Action, Budget, Contract
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, per_mille
 from remit.errors import ConfigError, RunError
 from remit.gate.authority import Authority, Verifier
@@ -55,6 +58,10 @@ class ProjectPrograms:
         """Every tool of the project, by name. Raises `ConfigError`."""
         return load_tools(self._project.tools.modules, self._project.folder)
 
+    def all_tools(self) -> Mapping[str, Tool]:
+        """Every tool of the project, by name. Raises `ConfigError`."""
+        return self.tools
+
     def at_hand(self, contract: str, release: str | None) -> Program:
         """The program of a contract, loaded once; see `Programs`."""
         program = self._loaded.get(contract)
@@ -81,14 +88,29 @@ class ProjectPrograms:
             self._registered.add(on_behalf_of)
         return program
 
-    def _load(self, name: str) -> Program:
+    def authority_for(self, name: str, actions: Sequence[Action], budget: Budget, verifiers: Mapping[str, Verifier]) -> Authority:
+        """What a contract leaves a person to do who goes back over its work: its policy, its limits, other `actions`.
+
+        An action replaces that of the same tool, or is added. Raises as `at_hand` does.
+        """
+        base = self.at_hand(name, None).authority
+        loaded = self._read(name)
+        merged = {action.tool: action for action in [*loaded.contract.actions, *actions]}
+        contract = msgspec.structs.replace(loaded.contract, actions=list(merged.values()), budget=budget)
+        changed = replace(loaded, contract=contract)
+        return self._authority(changed, {**base.verifiers, **verifiers}, self._granted(changed), base.release)
+
+    def _read(self, name: str) -> LoadedContract:
         specs = {tool.spec.name: tool.spec for tool in self.tools.values()}
-        loaded = load_contract(self._project.contract_folder(name), self._project, specs)
+        return load_contract(self._project.contract_folder(name), self._project, specs)
+
+    def _load(self, name: str) -> Program:
+        loaded = self._read(name)
         module = _workflow_of(loaded)
         granted = self._granted(loaded)
         bundle = bundle_of(loaded, granted, self._project, self.tools)
         return Program(
-            authority=self._authority(loaded, module, granted, digest(bundle)),
+            authority=self._authority(loaded, _verifiers(loaded.contract, module), granted, digest(bundle)),
             bundle=bundle,
             input_validator=loaded.input_validator,
             output_validator=loaded.output_validator,
@@ -104,7 +126,7 @@ class ProjectPrograms:
         return {action.tool: {**self.tools, **models}[action.tool] for action in _with_models(loaded.contract)}
 
     def _authority(
-        self, loaded: LoadedContract, module: ModuleType | None, granted: Mapping[str, Tool], release: str
+        self, loaded: LoadedContract, verifiers: Mapping[str, Verifier], granted: Mapping[str, Tool], release: str
     ) -> Authority:
         contract = loaded.contract
         actions = _with_models(contract)
@@ -124,7 +146,7 @@ class ProjectPrograms:
                 f"model:{name}": amount(binding.spend_per_call).units * MICROUSD_PER_UNIT
                 for name, binding in contract.models.items()
             },
-            verifiers=_verifiers(contract, module),
+            verifiers=verifiers,
             fact_classes=_fact_classes(contract, specs),
             confidence_floor=None if floor is None else per_mille(floor),
         )

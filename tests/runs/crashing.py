@@ -32,7 +32,7 @@ def let_pass(remit: Remit, us: int) -> None:
         connection.execute(moved)
 
 
-def _killed_at(point: str, occurrence: int) -> Callable[[str], None]:
+def killed_at(point: str, occurrence: int) -> Callable[[str], None]:
     seen = 0
 
     def crash(here: str) -> None:
@@ -50,7 +50,7 @@ def drive(folder: Path, contract: str, requests: Mapping[str, Any], crash: tuple
 
     async def main() -> None:
         clock = lambda: system_clock() + later_us  # noqa: E731
-        async with Remit(folder, clock=clock, crash_point=_killed_at(*crash)) as remit:
+        async with Remit(folder, clock=clock, crash_point=killed_at(*crash)) as remit:
             let_pass(remit, later_us)
             for key, request in requests.items():
                 await remit.run(contract, request, request_key=key)
@@ -58,21 +58,26 @@ def drive(folder: Path, contract: str, requests: Mapping[str, Any], crash: tuple
     asyncio.run(main())
 
 
-def _surrounded(surroundings: Mapping[str, str], *args: Any) -> None:
+def _surrounded(surroundings: Mapping[str, str], function: Callable[..., None], *args: Any) -> None:
     os.environ.clear()
     os.environ.update(surroundings)
-    drive(*args)
+    function(*args)
 
 
 def in_a_process(
     folder: Path, contract: str, requests: Mapping[str, Any], *, crash: tuple[str, int] = ("", 0), later_us: int = 0
 ) -> int | None:
     """`drive` in a fresh process; its exit code, which is `-SIGKILL` where it was killed."""
+    return apart(drive, folder, contract, dict(requests), crash, later_us)
+
+
+def apart(function: Callable[..., None], *args: Any) -> int | None:
+    """Call a function of a module in a fresh process; its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["crashing", "remit.app", "remit.policy.decision", "remit.storage.migrate"])
     # The server's environment is that of the first test that needed it.
     surroundings = dict(os.environ)
-    process = context.Process(target=_surrounded, args=(surroundings, folder, contract, dict(requests), crash, later_us))
+    process = context.Process(target=_surrounded, args=(surroundings, function, *args))
     process.start()
     process.join(60)
     return process.exitcode

@@ -10,15 +10,20 @@ import msgspec
 from remit.contracts.model import Action, Contract
 from remit.limits.rules import ActionRules
 from remit.policy.decision import PolicyDecisionPoint
-from remit.tools.spec import FieldClass, Tool
+from remit.tools.spec import FieldClass, Resource, Tool
 from remit.values import Json
 
 
 class Verifiable(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verifier is shown: the proposed call, and the results of earlier calls of the run by tool."""
+    """What a verifier is shown: the proposed call, and the results of earlier calls of the run by tool.
 
+    `resource`: the object that the call is about, as its system of record has it now. `step`: the call's place in the run.
+    """
+
+    step: str
     tool: str
     args: Mapping[str, Json]
+    resource: Resource | None
     earlier: Mapping[str, Json]
 
 

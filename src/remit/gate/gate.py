@@ -134,6 +134,10 @@ class Gate:
             case never:
                 assert_never(never)
 
+    async def preview(self, run: RunState, proposal: Proposal) -> tuple[Call, Verdict]:
+        """What would be said of a call now. Nothing is recorded, reserved or carried out: it may be said otherwise later."""
+        return await self._judge(run, proposal)
+
     async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
         """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
         turn = run.turns.begin(call.proposal.tool, call.proposal.step)

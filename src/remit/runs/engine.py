@@ -90,6 +90,10 @@ class Engine:
         found = self._table.opened(contract, self._table.keyed("key", request_key.encode()))
         return None if found is None else found.run
 
+    def is_closed(self, run: str) -> bool:
+        """Whether a run has ended. Raises `RunError` (code `run_not_found`)."""
+        return self._table.standing(run).status == "closed"
+
     async def drive(self, run: str) -> RunResult:
         """Drive a run as far as it goes now; `running` where another drive has it, this process's own among them.
 

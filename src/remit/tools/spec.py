@@ -161,10 +161,15 @@ Reconcile = Callable[[ToolContext, Mapping[str, Json]], Awaitable[Reconciled]]
 
 @dataclass(frozen=True, kw_only=True)
 class Compensation:
-    """The call that undoes another one: `arguments(args, result, before)` of tool `tool`."""
+    """The call that undoes another one: `arguments(args, result, before)` of tool `tool`.
+
+    `left(args, result, before)`: the attributes of the object as the call left them, by which an undo sees whether
+    somebody has changed it since. Without it, only who says so (`remit undo --overwrite`) undoes the call.
+    """
 
     tool: str
     arguments: Callable[[Mapping[str, Json], Json, Resource | None], Mapping[str, Json]]
+    left: Callable[[Mapping[str, Json], Json, Resource | None], Mapping[str, str | int | bool]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -340,6 +340,12 @@ def restore(args: Mapping[str, Json], result: Json, before: Resource | None) -> 
     return {"issue": args["issue"], "changes": {name: before.attributes[name] or None for name in args["changes"]}}
 
 
+def left_by_update(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
+    """The fields as they were set."""
+    del result, before
+    return {name: value or "" for name, value in args["changes"].items()}
+
+
 async def find_update(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
     """Whether the fields have the new values, or the issue is still as it was located."""
     current = _resource(await _client(ctx).read(args["issue"]))
@@ -368,7 +374,7 @@ def _updated(issue: int, changes: Mapping[str, Json], before: Resource) -> Updat
     **ON_ISSUES,
     locate=locate_issue,
     reconcile=find_update,
-    compensation=Compensation(tool="tracker.update", arguments=restore),
+    compensation=Compensation(tool="tracker.update", arguments=restore, left=left_by_update),
     authority=["changes.assignee"],
     written="changes",
 )
@@ -415,6 +421,20 @@ def same_issue(args: Mapping[str, Json], result: Json, before: Resource | None) 
     return {"issue": result["issue"]}
 
 
+def left_by_closing(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
+    """How a closed issue stands."""
+    del before
+    return {"status": result["status"], "duplicate_of": args.get("duplicate_of") or 0}
+
+
+def left_by_creation(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
+    """How a new issue stands while nobody has taken it up."""
+    del result, before
+    draft: Mapping[str, str] = args["draft"]
+    drafted = {name: draft.get(name, "") for name in ("category", "priority")}
+    return {"status": OPEN, **drafted, "assignee": "", "duplicate_of": 0}
+
+
 async def find_closing(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
     """Whether the issue is closed in the way that was asked for."""
     original: int = args.get("duplicate_of") or 0
@@ -441,7 +461,7 @@ async def _find_status(ctx: ToolContext, issue: int, wanted: tuple[str, int]) ->
     **ON_ISSUES,
     locate=locate_closing,
     reconcile=find_closing,
-    compensation=Compensation(tool="tracker.reopen", arguments=same_issue),
+    compensation=Compensation(tool="tracker.reopen", arguments=same_issue, left=left_by_closing),
 )
 async def close(ctx: ToolContext, issue: IssueNumber, duplicate_of: IssueNumber | None = None) -> Moved:
     """Close an issue, as a duplicate of another one if that is named.
@@ -483,7 +503,7 @@ async def find_created(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled
     **ON_ISSUES,
     locate=locate_new,
     reconcile=find_created,
-    compensation=Compensation(tool="tracker.close", arguments=same_issue),
+    compensation=Compensation(tool="tracker.close", arguments=same_issue, left=left_by_creation),
     field_classes={"draft.requester": FieldClass.PERSONAL},
     authority=["draft.requester"],
 )

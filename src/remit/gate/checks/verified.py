@@ -33,7 +33,10 @@ class Verified:
         earlier = {past.tool: past.result for past in run.past if past.outcome == "completed"}
         # Copies: what a verifier does to what it is shown must not reach the call, or the run's memory.
         args, earlier = decode(encode(call.args)), decode(encode(earlier))
-        shown = Verifiable(tool=call.proposal.tool, args=args, earlier=earlier)
+        resource = call.resource and replace(call.resource, attributes=dict(call.resource.attributes))
+        shown = Verifiable(
+            step=call.proposal.step, tool=call.proposal.tool, args=args, resource=resource, earlier=earlier
+        )
         objections: list[str] = []
         for number, name in enumerate(action.verify, start=1):
             if name.startswith("model:"):

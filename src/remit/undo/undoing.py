@@ -1,0 +1,247 @@
+"""Undo of a run: planned, shown, and carried out as a run of its own on behalf of the person who asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Protocol
+
+import msgspec
+
+from remit.contracts.model import Action, Budget
+from remit.errors import RunError
+from remit.gate.authority import Authority, Verifier
+from remit.gate.call import Proposal, RunState
+from remit.gate.gate import Gate
+from remit.gate.verdicts import Allow, Verdict
+from remit.identity.tokens import TokenIssuer, TokenRequest, scopes_of
+from remit.journal.journal import Clock, RunLog
+from remit.journal.reader import Reader
+from remit.journal.redaction import Redactor
+from remit.journal.vault import RunKeys
+from remit.runs.engine import Engine
+from remit.runs.fold import new_state, note_request
+from remit.runs.program import Program, Programs, RunResult
+from remit.tools.spec import Tool
+from remit.undo.plan import Compensating, Remaining, UndoPlan, plan_of
+from remit.undo.program import (
+    AS_BEFORE,
+    Attributes,
+    actions_for,
+    budget_for,
+    objection,
+    program_for,
+)
+
+PREFIX = "undo:"
+"""A contract's name for the engine: `undo:<run>` is the undoing of that run."""
+
+
+class ContractPrograms(Programs, Protocol):
+    """Where contracts' own programs come from, and what a contract leaves a person to do."""
+
+    def all_tools(self) -> Mapping[str, Tool]: ...
+
+    def authority_for(
+        self, name: str, actions: Sequence[Action], budget: Budget, verifiers: Mapping[str, Verifier]
+    ) -> Authority: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """What would be said of one call of a plan, if it were made now. `why` is empty where it would be carried out.
+
+    `held`: a person must approve it first. `is_done`: there is nothing to do.
+    """
+
+    call: Compensating
+    why: str
+    held: bool = False
+    is_done: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """A plan, and what would be said of each of its calls now."""
+
+    plan: UndoPlan
+    foreseen: tuple[Foreseen, ...]
+
+    @property
+    def remaining(self) -> tuple[Remaining, ...]:
+        return self.plan.remaining
+
+
+class UndoPrograms:
+    """The programs that the engine asks for: those of contracts, and those of undos, made from the record."""
+
+    def __init__(self, contracts: ContractPrograms, reader: Reader) -> None:
+        self._contracts = contracts
+        self._reader = reader
+
+    def at_hand(self, contract: str, release: str | None) -> Program:
+        if not contract.startswith(PREFIX):
+            return self._contracts.at_hand(contract, release)
+        # The release names what was asked for: a plan with some steps overwritten is another one than without.
+        run, _, overwrite = contract.removeprefix(PREFIX).partition("!")
+        program = self.program(self.plan(run), [step for step in overwrite.split(",") if step])
+        if release is not None and release != program.authority.release:
+            raise RunError(
+                f"the undo of run `{run}` was planned under other files; put those back, or close it and plan anew",
+                code="release_not_at_hand",
+            )
+        return program
+
+    def admitted(self, contract: str, on_behalf_of: str | None) -> Program:
+        if not contract.startswith(PREFIX):
+            return self._contracts.admitted(contract, on_behalf_of)
+        program = self.at_hand(contract, None)
+        self._contracts.admitted(program.authority.contract.contract, on_behalf_of)
+        return program
+
+    def plan(self, run: str) -> UndoPlan:
+        """What can be undone of a run. Raises `RunError` as `plan_of` does, and where there is no such run."""
+        events = self._reader.events(run)
+        return plan_of(run, events, self._contracts.all_tools())
+
+    def program(self, plan: UndoPlan, overwrite: Sequence[str]) -> Program:
+        """The program that carries out a plan."""
+        base = self._contracts.at_hand(plan.contract, None).authority
+        actions = actions_for(plan, base.actions)
+        budget = budget_for(plan, base.contract.attempts)
+        # Named here so that the contract with it can be compiled; `program_for` puts the real one in its place.
+        verifiers: dict[str, Verifier] = {name: _nobody for action in actions for name in action.verify}
+        authority = self._contracts.authority_for(plan.contract, actions, budget, verifiers)
+        return program_for(plan, authority, overwrite)
+
+
+async def _nobody(_shown: Any) -> str | None:
+    raise RunError("an undo is carried out by its own program", code="diverged")
+
+
+class Undoing:
+    """Undoes the runs of one tenant."""
+
+    def __init__(
+        self,
+        *,
+        programs: UndoPrograms,
+        engine: Engine,
+        gate: Gate,
+        issuer: TokenIssuer,
+        redactor: Redactor,
+        clock: Clock,
+    ) -> None:
+        self._programs = programs
+        self._engine = engine
+        self._gate = gate
+        self._issuer = issuer
+        self._redactor = redactor
+        self._clock = clock
+
+    async def outlook(self, run: str, person: str, overwrite: Sequence[str] = ()) -> Outlook:
+        """The plan for a run, and what the gate would say now of each of its calls if `person` asked for them.
+
+        Objects are located for it, and nothing is changed.
+        """
+        plan = self._programs.plan(run)
+        _check_steps(plan, overwrite)
+        program = self._programs.program(plan, overwrite)
+        state = self._state(program, plan, person)
+        restored: dict[tuple[str, str], dict[str, str | int | bool]] = {}
+        foreseen: list[Foreseen] = []
+        for number, call in enumerate(plan.calls, start=1):
+            foreseen.append(await self._foresee(call, number, state, restored, call.step in overwrite))
+        return Outlook(plan=plan, foreseen=tuple(foreseen))
+
+    async def undo(self, run: str, person: str, overwrite: Sequence[str] = ()) -> RunResult:
+        """Carry out the plan for a run, as far as policy and the objects' present state allow.
+
+        Asked again before it has ended, it goes on with the same undo; afterwards, it plans anew.
+        """
+        plan = self._programs.plan(run)
+        _check_steps(plan, overwrite)
+        if not plan.calls:
+            raise RunError(f"nothing of run `{run}` can be undone; `remit undo {run} --plan` says why", code="nothing_to_undo")
+        name = f"{PREFIX}{run}" + (f"!{','.join(sorted(overwrite))}" if overwrite else "")
+        for attempt in count(1):
+            key = f"{name}/{attempt}"
+            known = self._engine.run_of(plan.contract, key)
+            if known is None or not self._engine.is_closed(known):
+                opened = await self._engine.open(name, plan.request, on_behalf_of=person, request_key=key)
+                return await self._engine.drive(opened)
+        raise AssertionError
+
+    async def _foresee(
+        self,
+        call: Compensating,
+        number: int,
+        state: RunState,
+        restored: dict[tuple[str, str], dict[str, str | int | bool]],
+        overwrite: bool,
+    ) -> Foreseen:
+        token = self._token(state)
+        proposal = Proposal(tool=call.tool, args=dict(call.args), step=str(number), token=token)
+        found, verdict = await self._gate.preview(state, proposal)
+        resource = found.resource
+        if resource is None:
+            return _foreseen(call, verdict, "")
+        # What was done later is undone earlier, and so stands as it was before that.
+        back = restored.setdefault((resource.kind, resource.id), {})
+        why = "" if overwrite else objection(call, {**resource.attributes, **back}) or ""
+        if not why and call.before is not None:
+            before: Attributes = call.before.attributes
+            back.update({name: before[name] for name in call.left or () if name in before})
+        return _foreseen(call, verdict, why)
+
+    def _token(self, state: RunState) -> str:
+        authority = state.authority
+        request = TokenRequest(
+            principal=authority.principal,
+            tenant=authority.tenant,
+            region=authority.region,
+            scopes=scopes_of(authority.contract),
+            contract=authority.release,
+            run=state.run,
+            on_behalf_of=state.on_behalf_of,
+        )
+        return self._issuer.issue(request, self._clock())
+
+    def _state(self, program: Program, plan: UndoPlan, person: str) -> RunState:
+        """A run that is never opened, to ask the gate with. Objections are looked at apart: calls build on each other."""
+        authority = program.authority
+        actions = {name: _unverified(action) for name, action in authority.actions.items()}
+        state = new_state(
+            replace(authority, actions=actions),
+            RunLog(tenant=authority.tenant, run=f"plan-{plan.run}", keys=RunKeys(None, None)),
+            redactor=self._redactor.for_run(),
+            clock=self._clock,
+            on_behalf_of=person,
+            opened_at=self._clock(),
+        )
+        note_request(state, plan.request)
+        return state
+
+
+def _unverified(action: Action) -> Action:
+    return msgspec.structs.replace(action, verify=[])
+
+
+def _check_steps(plan: UndoPlan, overwrite: Sequence[str]) -> None:
+    unknown = [step for step in overwrite if step not in {call.step for call in plan.calls}]
+    if unknown:
+        steps = ", ".join(call.step for call in plan.calls) or "none"
+        raise RunError(f"step `{unknown[0]}` can't be undone; those that can: {steps}", code="step_unknown")
+
+
+def _foreseen(call: Compensating, verdict: Verdict, why: str) -> Foreseen:
+    if why == AS_BEFORE:
+        return Foreseen(call=call, why=why, is_done=True)
+    if why:
+        return Foreseen(call=call, why=why)
+    if isinstance(verdict, Allow):
+        return Foreseen(call=call, why="", held=False)
+    return Foreseen(call=call, why=verdict.message, held=type(verdict).__name__ == "Hold")
+
+
