@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection, select, text
@@ -22,6 +24,9 @@ from remit.journal.notes import CheckpointKey
 from remit.storage import schema
 from remit.storage.database import Database, storage_errors
 from remit.storage.writer import Statement
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _log = logging.getLogger("remit")
 
@@ -94,6 +99,8 @@ class Sequencer:
         self._tenant = tenant
         self._publish = publish
         self._task: asyncio.Task[None] | None = None
+        # Its own, so that no tool that hangs stands in its way.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="remit-sequencer")
         self._closing = asyncio.Event()
         self._behind = False
         self._grown = False
@@ -113,6 +120,7 @@ class Sequencer:
             await self._task
         if self._behind or self._grown:
             await self._try_to_integrate(publish=True)
+        self._thread.shutdown(wait=False)
 
     async def integrate(self, *, publish: bool = False) -> TreeHead:
         """Integrate everything that is recorded now. Raises `StorageError`. Returns the head of the tree."""
@@ -120,7 +128,7 @@ class Sequencer:
             with self._reading() as connection:
                 if connection is None:
                     break
-                found = await asyncio.to_thread(self._read, connection)
+                found = await self._apart(self._read, connection)
                 try:
                     note = await self._write(found, publish=publish)
                 except StorageError as error:
@@ -128,7 +136,7 @@ class Sequencer:
                         raise
                     continue
             if note:
-                await asyncio.to_thread(self._publish, note)
+                await self._apart(self._publish, note)
             if len(found.leaves) < _MOST:
                 break
         with storage_errors("read the record's tree"), self._database.engine.connect() as connection:
@@ -154,6 +162,9 @@ class Sequencer:
             if said != self._said:
                 _log.warning("the record's tree does not grow now: %s; it is tried again", said)
             self._said = said
+
+    async def _apart(self, function: Callable[[A], R], given: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, given)
 
     @contextmanager
     def _reading(self) -> Generator[Connection | None]:

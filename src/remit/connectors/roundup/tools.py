@@ -15,6 +15,13 @@ from typing import Annotated, NotRequired, TypedDict
 from msgspec import Meta, Struct
 
 from remit.connectors.roundup.client import CLOSED, DUPLICATE, OPEN, RoundupClient
+from remit.connectors.roundup.compensations import (
+    left_by_closing,
+    left_by_creation,
+    left_by_update,
+    restore,
+    same_issue,
+)
 from remit.connectors.roundup.model import Issue, Page, Value
 from remit.connectors.roundup.transport import Credentials
 from remit.errors import ToolFailed
@@ -332,20 +339,6 @@ async def read(ctx: ToolContext, issue: IssueNumber) -> WholeIssue:
     )
 
 
-def restore(args: Mapping[str, Json], result: Json, before: Resource | None) -> Mapping[str, Json]:
-    """The values that the fields had before."""
-    del result
-    if before is None:
-        raise ToolFailed("nothing is known of the values before; restore them by hand", code="not_located")
-    return {"issue": args["issue"], "changes": {name: before.attributes[name] or None for name in args["changes"]}}
-
-
-def left_by_update(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
-    """The fields as they were set."""
-    del result, before
-    return {name: value or "" for name, value in args["changes"].items()}
-
-
 async def find_update(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
     """Whether the fields have the new values, or the issue is still as it was located."""
     current = _resource(await _client(ctx).read(args["issue"]))
@@ -413,26 +406,6 @@ async def note(ctx: ToolContext, issue: IssueNumber, text: NoteText) -> Noted:
     """
     done = await _client(ctx).note(issue, text, ctx.idempotency_key)
     return Noted(issue=issue, note=done.note)
-
-
-def same_issue(args: Mapping[str, Json], result: Json, before: Resource | None) -> Mapping[str, Json]:
-    """The issue that was closed or made."""
-    del args, before
-    return {"issue": result["issue"]}
-
-
-def left_by_closing(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
-    """How a closed issue stands."""
-    del before
-    return {"status": result["status"], "duplicate_of": args.get("duplicate_of") or 0}
-
-
-def left_by_creation(args: Mapping[str, Json], result: Json, before: Resource | None) -> dict[str, str | int | bool]:
-    """How a new issue stands while nobody has taken it up."""
-    del result, before
-    draft: Mapping[str, str] = args["draft"]
-    drafted = {name: draft.get(name, "") for name in ("category", "priority")}
-    return {"status": OPEN, **drafted, "assignee": "", "duplicate_of": 0}
 
 
 async def find_closing(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
