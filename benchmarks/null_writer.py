@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.storage.writer import Decide, Found, Locks, Rows
+from remit.storage.writer import Decide, LockedState, Locks, Rows
 
 
 class NullWriter:
@@ -22,7 +22,7 @@ class NullWriter:
     def write_at_once(self, locks: Locks, decide: Decide) -> bool:
         known = {name: self._meters[name] for name in locks.meters if name in self._meters}
         self.transactions += 1
-        for write in decide(Found(meters=known, enabled=frozenset(locks.principals))):
+        for write in decide(LockedState(meters=known, enabled=frozenset(locks.principals))):
             if isinstance(write, Rows):
                 self.rows += len(write.rows)
                 if write.table == "meters":

@@ -11,7 +11,7 @@ from remit.contracts.check import check_project, project_tools
 from remit.contracts.load import load_contract
 from remit.contracts.problems import render
 from remit.policy.decision import PolicyDecisionPoint
-from remit.policy.policy_tests import Case, CaseResource, run_policy_tests
+from remit.policy.policy_tests import PolicyTest, PolicyTestResource, run_policy_tests
 from remit.project import load_project
 
 PAGE = Path(__file__).parents[2] / "docs" / "contracts.md"
@@ -70,6 +70,6 @@ def test_the_cases_of_the_page_come_out_as_it_says(shop: Path) -> None:
 def test_every_key_of_a_case_is_explained_and_used() -> None:
     text = PAGE.read_text(encoding="utf-8")
     table = text[text.index("### Its tests") : text.index("## The workflow")]
-    for key in (*Case.__struct_fields__, *CaseResource.__struct_fields__):
+    for key in (*PolicyTest.__struct_fields__, *PolicyTestResource.__struct_fields__):
         assert f"`{key}`" in table, key
         assert re.search(rf"\b{key}: ", table), key

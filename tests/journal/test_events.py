@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from remit.errors import StorageError
-from remit.journal.events import START, Draft, Event, EventType, Place, Row, after, leaf_hash, read, write
+from remit.journal.events import START, ChainEnd, Draft, Event, EventType, Row, after, leaf_hash, read, write
 from remit.journal.vault import RunKeys, Vault, WrappedKeys
 
 NOW_US = 1_750_000_000_000_000
@@ -31,8 +31,8 @@ def draft(body: Any = None, sealed: Any = None, **more: Any) -> Draft:
     return Draft(type=EventType.CALL_DECIDED, actor="agent/northwind/desk", body=body, sealed=sealed, **more)
 
 
-def written(one: Draft, *, run: str = "run-1", place: Place = START, keys: RunKeys = KEYS) -> Row:
-    return write(one, tenant="northwind", run=run, place=place, at=NOW_US, keys=keys)
+def written(one: Draft, *, run: str = "run-1", behind: ChainEnd = START, keys: RunKeys = KEYS) -> Row:
+    return write(one, tenant="northwind", run=run, behind=behind, at=NOW_US, keys=keys)
 
 
 def corrupt(row: Row, keys: RunKeys = KEYS) -> str:
@@ -59,7 +59,7 @@ def test_the_header_says_what_the_draft_said_and_where_it_stands() -> None:
     first = read(written(draft(1)), KEYS)
     more = {"verdict": "allow", "cost_microusd": 5, "tokens_in": 6, "tokens_out": 7, "latency_us": 8}
     given = draft({"a": 1}, span="3.1.2", refs={"release": "ab"}, **more)
-    header = read(written(given, place=after(first)), KEYS).header
+    header = read(written(given, behind=after(first)), KEYS).header
     assert (header.v, header.tenant, header.run, header.n, header.at) == (1, "northwind", "run-1", 2, NOW_US)
     assert (header.prev, header.span, header.parent) == (first.hash.hex(), "3.1.2", "3.1")
     assert (header.type, header.actor, header.refs) == ("call.decided", "agent/northwind/desk", {"release": "ab"})
@@ -115,7 +115,7 @@ def test_columns_that_disagree_with_the_header_are_found(change: dict[str, Any])
 
 def test_a_body_moved_to_another_position_or_run_is_refused() -> None:
     one = written(draft({"a": 1}, {"a": "x"}))
-    two = written(draft({"a": 1}, {"a": "x"}), place=after(read(one, KEYS)))
+    two = written(draft({"a": 1}, {"a": "x"}), behind=after(read(one, KEYS)))
     other_keys, _ = VAULT.create("run-2")
     other = written(draft({"a": 1}, {"a": "x"}), run="run-2", keys=other_keys)
     # The same key under another run's name: only the place that is authenticated tells them apart.
@@ -133,7 +133,7 @@ def test_body_and_originals_can_not_change_places() -> None:
 
 def test_rows_that_changed_places_are_refused() -> None:
     one = written(draft({"a": 1}))
-    two = written(draft({"a": 2}), place=after(read(one, KEYS)))
+    two = written(draft({"a": 2}), behind=after(read(one, KEYS)))
     assert "columns disagree" in corrupt(replace(one, header=two.header, hash=two.hash, body=two.body))
     assert "columns disagree" in corrupt(replace(two, header=one.header, hash=one.hash, body=one.body))
 

@@ -292,7 +292,7 @@ async def test_a_decision_from_beside_that_is_not_chained_is_not_taken_up(desk: 
     """Whoever writes to the database without the chain in hand: the event must name the one before it."""
     log = await desk.begin("run-1")
     beside, _ = rival.journal.reopen("run-1")
-    beside.place = replace(beside.place, prev=b"\0" * 32)
+    beside.end = replace(beside.end, prev=b"\0" * 32)
     await rival.journal.append(beside, draft("forged", type_=EventType.APPROVAL_DECIDED))
     with pytest.raises(StorageError, match="chain of run `run-1` is broken at event 2") as raised:
         await desk.journal.commit(entry(log, "mine"))

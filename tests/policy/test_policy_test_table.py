@@ -23,7 +23,7 @@ from remit.contracts.model import (
 )
 from remit.contracts.problems import ProjectInvalid
 from remit.policy.decision import PolicyDecisionPoint
-from remit.policy.policy_tests import CaseResult, run_policy_tests
+from remit.policy.policy_tests import PolicyTestResult, run_policy_tests
 from remit.tools.decorator import tool
 from remit.tools.spec import Effect, Money, Resource, ToolContext
 
@@ -98,13 +98,13 @@ when { context.args has share && context.args.share.greaterThan(decimal("0.5")) 
 REFUND = 'tool: payments.refund\n  args: {order: 1182, amount: {amount: "20.00", currency: EUR}, account: DE02}\n'
 
 
-def run(text: str, folder: Path) -> list[CaseResult]:
+def run(text: str, folder: Path) -> list[PolicyTestResult]:
     path = folder / "policy_tests.yaml"
     path.write_text(text, encoding="utf-8")
     return run_policy_tests(path, PolicyDecisionPoint.build(CONTRACT, TOOLS, POLICY), TOOLS)
 
 
-def one(case: str, folder: Path) -> CaseResult:
+def one(case: str, folder: Path) -> PolicyTestResult:
     (result,) = run(f"- name: a case\n  {case}", folder)
     return result
 

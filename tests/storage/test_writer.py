@@ -12,7 +12,7 @@ from sqlalchemy import insert, text
 from remit.errors import StorageError
 from remit.storage import schema
 from remit.storage.database import Database, open_database
-from remit.storage.writer import Collision, Found, Locks, Rows, Statement, Write, Writer, open_writer
+from remit.storage.writer import Collision, LockedState, Locks, Rows, Statement, Write, Writer, open_writer
 
 pytestmark = pytest.mark.anyio
 
@@ -79,9 +79,9 @@ async def test_an_empty_decision_is_no_error(store: Store) -> None:
 async def test_the_decision_knows_the_meters_and_who_is_enabled(store: Store) -> None:
     store.principals(on=True, off=False)
     await store.write(meter("m", b"state"))
-    asked: list[Found] = []
+    asked: list[LockedState] = []
 
-    def decide(found: Found) -> Sequence[Statement]:
+    def decide(found: LockedState) -> Sequence[Statement]:
         asked.append(found)
         return ()
 
@@ -94,7 +94,7 @@ async def test_the_decision_knows_the_meters_and_who_is_enabled(store: Store) ->
 
 
 async def test_a_decision_that_raises_leaves_nothing_and_the_writer_goes_on(store: Store) -> None:
-    def decide(_: Found) -> Sequence[Statement]:
+    def decide(_: LockedState) -> Sequence[Statement]:
         raise ZeroDivisionError("no")
 
     with pytest.raises(ZeroDivisionError):
@@ -210,7 +210,7 @@ async def test_transactions_that_wait_for_each_other_are_both_carried_out(store:
     asked = 0
 
     def crossing(first: str, second: str) -> Any:
-        def decide(_: Found) -> Sequence[Statement]:
+        def decide(_: LockedState) -> Sequence[Statement]:
             nonlocal asked
             asked += 1
             add = "UPDATE principals SET updated_at = updated_at + 1 WHERE principal = :principal"

@@ -60,7 +60,7 @@ class Case:
     decided_by: str | None
 
 
-class Asked(TypedDict, total=False):
+class CaseFilter(TypedDict, total=False):
     """Which cases are meant; what is left out does not matter. `status` is `open` unless it says otherwise."""
 
     status: str | None
@@ -74,7 +74,7 @@ class Asked(TypedDict, total=False):
     """The `@id` of a policy that asks."""
 
 
-class Page(Asked, total=False):
+class CaseQuery(CaseFilter, total=False):
     """A part of those: the first `limit` (1000) after `offset` (0)."""
 
     limit: int
@@ -82,7 +82,7 @@ class Page(Asked, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decided:
+class CaseResult:
     """What became of one of many: the case as it is now, or why it was not decided."""
 
     case: str
@@ -111,20 +111,20 @@ class Cases:
         self._people = people
         self._programs = programs
 
-    def list(self, tenant: str, **page: Unpack[Page]) -> list[Case]:
+    def list(self, tenant: str, **page: Unpack[CaseQuery]) -> list[Case]:
         """Cases, the most urgent first: by when they are due. `count` says how many there are."""
         limit, offset = page.pop("limit", 1000), page.pop("offset", 0)
         table = schema.cases.c
         query = self._asked(select(schema.cases), tenant, page)
         return self._read(query.order_by(table.due_at, table.opened_at, table.case).limit(limit).offset(offset))
 
-    def count(self, tenant: str, **asked: Unpack[Asked]) -> int:
+    def count(self, tenant: str, **asked: Unpack[CaseFilter]) -> int:
         """How many cases there are, as `list` would give them without a limit."""
         query = self._asked(select(func.count()).select_from(schema.cases), tenant, asked)
         with storage_errors("count the cases"), self._database.engine.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def _asked(self, query: Select[Any], tenant: str, asked: Asked) -> Select[Any]:
+    def _asked(self, query: Select[Any], tenant: str, asked: CaseFilter) -> Select[Any]:
         table = schema.cases.c
         queue, contract, rule = asked.get("queue"), asked.get("contract"), asked.get("rule")
         wanted = {
@@ -150,16 +150,16 @@ class Cases:
 
     async def decide_all(
         self, cases: Iterable[str], decision: Decision, *, token: str, reason: str = ""
-    ) -> list[Decided]:
+    ) -> list[CaseResult]:
         """Decide many cases alike. One that can't be decided keeps no other from it; what became of each, in order."""
         free = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(case: str) -> Decided:
+        async def one(case: str) -> CaseResult:
             async with free:
                 try:
-                    return Decided(case=case, decided=await self.decide(case, decision, token=token, reason=reason))
+                    return CaseResult(case=case, decided=await self.decide(case, decision, token=token, reason=reason))
                 except RemitError as error:
-                    return Decided(case=case, error=error)
+                    return CaseResult(case=case, error=error)
 
         return list(await asyncio.gather(*(one(case) for case in dict.fromkeys(cases))))
 

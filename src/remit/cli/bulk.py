@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from remit.app import Remit
-    from remit.cases.cases import Case, Decided, Decision
+    from remit.cases.cases import Case, CaseResult, Decision
     from remit.cli.options import Many
 
 _AT_A_TIME = 500
@@ -43,7 +43,7 @@ def announce(cases: list[Case], decision: Decision, person: str) -> None:
 
 async def decide_all(remit: Remit, cases: list[Case], decision: Decision, person: str, reason: str) -> bool:
     """Decide them and say what became of them; whether all were."""
-    done: list[Decided] = []
+    done: list[CaseResult] = []
     for first in range(0, len(cases), _AT_A_TIME):
         some, token = cases[first : first + _AT_A_TIME], remit.person_token(person)
         done += await remit.cases.decide_all([case.case for case in some], decision, token=token, reason=reason)
@@ -57,7 +57,7 @@ async def decide_all(remit: Remit, cases: list[Case], decision: Decision, person
     return decided == len(done)
 
 
-def _not_decided(done: Iterable[Decided]) -> Iterator[Text]:
+def _not_decided(done: Iterable[CaseResult]) -> Iterator[Text]:
     """Why some were not: each reason once, with the first of them as an example."""
     codes = Counter(item.error.code for item in done if item.error is not None)
     for code, count in codes.most_common():

@@ -12,14 +12,14 @@ import typer
 
 if TYPE_CHECKING:
     from remit.app import Remit
-    from remit.cases.cases import Asked
+    from remit.cases.cases import CaseFilter
 
 MOST = 1_000_000
 """More rows than anybody reads; a database takes no number without end."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
+class CaseOptions:
     """Which cases are meant; what is `None` does not matter."""
 
     rule: Annotated[
@@ -35,13 +35,13 @@ class Filters:
 
     def are_set(self) -> bool:
         """Whether any of them is."""
-        return any(getattr(self, field.name) is not None for field in fields(Filters))
+        return any(getattr(self, field.name) is not None for field in fields(CaseOptions))
 
-    def asked(self, remit: Remit) -> Asked:
+    def asked(self, remit: Remit) -> CaseFilter:
         """The filters as the cases take them. Raises `RunError` for a run that isn't there."""
         from remit.cli.lookup import find_run, storable
 
-        chosen: Asked = {}
+        chosen: CaseFilter = {}
         if self.run is not None:
             chosen["run"] = find_run(remit, self.run)
         if self.rule is not None:
@@ -56,7 +56,7 @@ class Filters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed(Filters):
+class Listed(CaseOptions):
     """And how many of them are shown."""
 
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=MOST, help="How many are shown.")] = 1000
@@ -64,7 +64,7 @@ class Listed(Filters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Many(Filters):
+class Many(CaseOptions):
     """Many cases that are decided alike, instead of one."""
 
     every: Annotated[

@@ -56,7 +56,7 @@ class ContractFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ContractFolder:
     """A contract's folder in its project; names files as problems show them, relative to the project."""
 
     project: Path
@@ -81,80 +81,80 @@ class Place:
 
 def read_files(project: Path, folder: Path) -> ContractFiles:
     """Read what lies beside the `contract.yaml` of `folder`, a folder of the project at `project`."""
-    place = Place(project=project, folder=folder)
+    home = ContractFolder(project=project, folder=folder)
     policy_path = folder / POLICY_FILE
     if policy_path.exists():
-        policy = place.text(policy_path)
+        policy = home.text(policy_path)
     else:
         policy = None
         # A policy that got lost must not read as one that forbids nothing.
         hint = "create it; leave it empty if the grants say everything"
-        name = place.name(policy_path)
-        place.problems.append(Problem(file=name, line=1, message="the policy does not exist", suggestion=hint))
-    prompts = dict(_prompts(place))
-    digests, workflow = _code(place)
+        name = home.name(policy_path)
+        home.problems.append(Problem(file=name, line=1, message="the policy does not exist", suggestion=hint))
+    prompts = dict(_prompts(home))
+    digests, workflow = _code(home)
     return ContractFiles(
-        policy=policy, prompts=prompts, workflow=workflow, digests=digests, problems=tuple(place.problems)
+        policy=policy, prompts=prompts, workflow=workflow, digests=digests, problems=tuple(home.problems)
     )
 
 
-def _prompts(place: Place) -> Iterator[tuple[str, str]]:
-    folder = place.folder / PROMPTS
+def _prompts(home: ContractFolder) -> Iterator[tuple[str, str]]:
+    folder = home.folder / PROMPTS
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or not path.is_file():
             continue
-        text = place.text(path)
+        text = home.text(path)
         if text is not None:
             yield path.name, text
 
 
-def _code(place: Place) -> tuple[dict[str, str], Code | None]:
+def _code(home: ContractFolder) -> tuple[dict[str, str], Code | None]:
     digests: dict[str, str] = {}
     workflow: Code | None = None
-    for path in sorted(place.folder.rglob("*.py")):
-        parts = path.relative_to(place.folder).parts
+    for path in sorted(home.folder.rglob("*.py")):
+        parts = path.relative_to(home.folder).parts
         if not path.is_file() or any(part in _NOT_CODE or part.startswith(".") for part in parts[:-1]):
             continue
-        text = place.text(path)
+        text = home.text(path)
         if text is None:
             continue
         digests["/".join(parts)] = hashlib.sha256(text.encode()).hexdigest()
         if parts == (WORKFLOW_FILE,):
-            workflow = _parsed(place, path, text)
+            workflow = _parsed(home, path, text)
     return digests, workflow
 
 
-def _parsed(place: Place, path: Path, text: str) -> Code | None:
+def _parsed(home: ContractFolder, path: Path, text: str) -> Code | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(text)
     except SyntaxError as error:
         message = f"not valid Python: {error.msg}"
-        place.problems.append(Problem(file=place.name(path), line=error.lineno or 1, message=message))
+        home.problems.append(Problem(file=home.name(path), line=error.lineno or 1, message=message))
         return None
     except (ValueError, RecursionError, MemoryError):
         message = "not valid Python: a null byte, or a nesting beyond all bounds"
-        place.problems.append(Problem(file=place.name(path), line=1, message=message))
+        home.problems.append(Problem(file=home.name(path), line=1, message=message))
         return None
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     return Code(path=path, functions=functions)
 
 
-def read_schema(place: Place, path: Path) -> JsonSchema | None:
+def read_schema(home: ContractFolder, path: Path) -> JsonSchema | None:
     """A JSON Schema (2020-12) of type `object` that refers to nothing outside of itself; else `None` and problems."""
-    text = place.text(path)
+    text = home.text(path)
     if text is None:
         return None
-    name = place.name(path)
+    name = home.name(path)
     try:
         schema: Json = values.parse(text)
     except ValueRefused as error:
-        place.problems.append(Problem(file=name, line=_json_line(error, text), message=error.message))
+        home.problems.append(Problem(file=name, line=_json_line(error, text), message=error.message))
         return None
     document = parse_yaml(text, name)
     found = list(_schema_problems(schema, document))
-    place.problems.extend(found)
+    home.problems.extend(found)
     return None if found else schema
 
 
@@ -178,8 +178,8 @@ def _schema_problems(schema: Json, document: Document) -> Iterator[Problem]:
     wrong = list(meta.iter_errors(schema))
     for error in wrong:
         path = tuple(error.instance_path)
-        place = quoted(show_path(path)) if path else "the schema"
-        yield document.problem(path, f"{place} is not JSON Schema 2020-12: {error.message[:200]}")
+        where = quoted(show_path(path)) if path else "the schema"
+        yield document.problem(path, f"{where} is not JSON Schema 2020-12: {error.message[:200]}")
     if wrong or outside:
         return
     if not isinstance(schema, dict):

@@ -13,7 +13,7 @@ import jsonschema_rs
 import msgspec
 
 from remit.contracts.document import Document, children
-from remit.contracts.files import CONTRACT_FILE, ContractFiles, Place, read_files, read_schema
+from remit.contracts.files import CONTRACT_FILE, ContractFiles, ContractFolder, read_files, read_schema
 from remit.contracts.model import Contract, JsonSchema
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, errors, quoted
 from remit.contracts.rules import contract_problems
@@ -175,20 +175,20 @@ def _file_digest(path: Path) -> str:
 def read_contract(folder: Path, project: Path, known: Known, tools: Mapping[str, ToolSpec] | None) -> ReadContract:
     """Read a contract's folder and apply every rule that can be; problems are returned, not raised."""
     root = project.resolve()
-    place = Place(project=root, folder=_lexical(folder, root))
-    document = _document(place)
+    home = ContractFolder(project=root, folder=_lexical(folder, root))
+    document = _document(home)
     if document.is_broken(()):
         files = ContractFiles(policy=None, prompts={}, workflow=None, digests={})
         subject = Subject(document, files, known, tools)
         return ReadContract(subject=subject, files=files, schemas={}, problems=document.problems)
-    files = read_files(root, place.folder)
+    files = read_files(root, home.folder)
     subject = Subject(document, files, known, tools)
-    schemas = dict(_schemas(place, subject))
+    schemas = dict(_schemas(home, subject))
     problems = [
         *document.problems,
         *check_shape(document, Contract),
         *files.problems,
-        *place.problems,
+        *home.problems,
         *contract_problems(subject),
         *(untrusted_input_is_there(subject, schemas["input"]) if "input" in schemas else ()),
     ]
@@ -203,31 +203,31 @@ def _lexical(folder: Path, root: Path) -> Path:
     return found
 
 
-def _document(place: Place) -> Document:
-    path = place.folder / CONTRACT_FILE
-    text = place.text(path)
+def _document(home: ContractFolder) -> Document:
+    path = home.folder / CONTRACT_FILE
+    text = home.text(path)
     if text is None:
-        problems = tuple(place.problems)
-        return Document(file=place.name(path), value=None, lines={}, problems=problems, broken=frozenset({()}))
-    return parse_yaml(text, place.name(path))
+        problems = tuple(home.problems)
+        return Document(file=home.name(path), value=None, lines={}, problems=problems, broken=frozenset({()}))
+    return parse_yaml(text, home.name(path))
 
 
-def _schemas(place: Place, subject: Subject) -> Iterator[tuple[str, JsonSchema]]:
+def _schemas(home: ContractFolder, subject: Subject) -> Iterator[tuple[str, JsonSchema]]:
     for key in ("input", "output"):
         reference = subject.typed.values.get(key)
         if not isinstance(reference, str):
             continue
         try:
-            path = inside(place.project, place.folder, reference)
+            path = inside(home.project, home.folder, reference)
         except ConfigError as error:
             message, _, hint = error.message.partition("; ")
-            place.problems.append(subject.error((key,), message, hint))
+            home.problems.append(subject.error((key,), message, hint))
             continue
         if not path.is_file():
-            known = [each.relative_to(place.folder).as_posix() for each in place.folder.glob("schemas/*.json")]
+            known = [each.relative_to(home.folder).as_posix() for each in home.folder.glob("schemas/*.json")]
             hint = did_you_mean(reference, known, "schemas here")
-            place.problems.append(subject.error((key,), f"schema {quoted(reference)} does not exist", hint))
+            home.problems.append(subject.error((key,), f"schema {quoted(reference)} does not exist", hint))
             continue
-        schema = read_schema(place, path)
+        schema = read_schema(home, path)
         if schema is not None:
             yield key, schema

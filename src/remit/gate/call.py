@@ -30,7 +30,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
-class Approval(msgspec.Struct, frozen=True, kw_only=True):
+class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of a person about one step, and what they said. It answers that question and no other.
 
     `expires_at`, `decided_at`: microseconds since the epoch. `policy`: digest of the policy that asked.
@@ -70,7 +70,7 @@ class RunState:
     """The steps proposed so far, whatever came of them: what `budget.calls` bounds."""
     rejections: dict[str, int] = field(default_factory=dict[str, int])
     """Malformed proposals in a row, by tool."""
-    approvals: dict[str, Approval] = field(default_factory=dict[str, Approval])
+    approvals: dict[str, ApprovalRequest] = field(default_factory=dict[str, ApprovalRequest])
     """By step; only the latest one asked."""
     deferred: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """Calls, by tool and digest of the arguments, that could not be decided yet and were not proposed again since."""

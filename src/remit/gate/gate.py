@@ -22,7 +22,7 @@ from remit.gate.checks.verified import Verified
 from remit.gate.checks.well_formed import well_formed
 from remit.gate.context import Clients, ToolContexts
 from remit.gate.execute import CrashPoint, Executor, usage_of
-from remit.gate.record import Decided
+from remit.gate.record import RecordedVerdict
 from remit.gate.verdicts import (
     Allow,
     Carried,
@@ -138,7 +138,7 @@ class Gate:
         """What would be said of a call now. Nothing is recorded, reserved or carried out: it may be said otherwise later."""
         return await self._judge(run, proposal)
 
-    async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
+    async def recover(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome:
         """Settle a call that was allowed and recorded by a worker that then stopped: read back, or do it (again)."""
         turn = run.turns.begin(call.proposal.tool, call.proposal.step)
         try:
@@ -146,7 +146,7 @@ class Gate:
         finally:
             run.turns.finish(turn)
 
-    async def _recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:
+    async def _recover(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome:
         started = self._journal.clock()
         asked = Entry(log=run.log, record=lambda found: Recording(value=found), principals=_principals(run))
         if isinstance(await self._journal.commit(asked), Disabled):
@@ -178,7 +178,7 @@ class Gate:
             call = judged
         return call, Allow(rules=call.decision.rules if call.decision else ())
 
-    async def _record(self, run: RunState, call: Call, verdict: Verdict) -> Decided:
+    async def _record(self, run: RunState, call: Call, verdict: Verdict) -> RecordedVerdict:
         """The one durable transaction that reserves and records. After it the call may have been dispatched."""
         wanted: tuple[Charge, ...] = ()
         rules = run.authority.limits[call.proposal.tool] if isinstance(verdict, Allow) else None
@@ -192,11 +192,11 @@ class Gate:
                 wanted = charges(rules, call.demand, run.on_behalf_of)
         self._crash_point("before_intent")
 
-        def write(reservation: Reservation) -> Recording[Decided]:
+        def write(reservation: Reservation) -> Recording[RecordedVerdict]:
             settled, reserved = record.after_reservation(verdict, reservation)
             return record.decision(call, run, record.without_secrets(settled, run), reserved)
 
-        decided: Decided | None = None
+        decided: RecordedVerdict | None = None
         try:
             decided = await self._journal.commit(
                 Entry(log=run.log, record=write, charges=wanted, principals=_principals(run))
@@ -206,7 +206,7 @@ class Gate:
             if rules is not None and (decided is None or not isinstance(decided.verdict, Allow)):
                 run.usage.release(rules, call.demand)
 
-    async def _carry_out(self, run: RunState, call: Call, decided: Decided) -> Outcome:
+    async def _carry_out(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome:
         started = self._journal.clock()
         try:
             carried = await self._executor.carry_out(call, run)
@@ -216,11 +216,11 @@ class Gate:
             raise
         return await self._end(run, call, decided, carried, started)
 
-    async def _abandon(self, run: RunState, call: Call, decided: Decided, started: int) -> None:
+    async def _abandon(self, run: RunState, call: Call, decided: RecordedVerdict, started: int) -> None:
         carried = await self._executor.abandon(call, run)
         await self._end(run, call, decided, carried, started)
 
-    async def _end(self, run: RunState, call: Call, decided: Decided, carried: Carried, started: int) -> Outcome:
+    async def _end(self, run: RunState, call: Call, decided: RecordedVerdict, carried: Carried, started: int) -> Outcome:
         assert call.tool is not None
         if isinstance(carried, Completed) and run.redactor.holds_credential(carried.result):
             # A system may say anything; what the gateway signs in with never gets as far as the agent.

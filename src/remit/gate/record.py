@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
-from remit.gate.call import Approval, Call, RunState
+from remit.gate.call import ApprovalRequest, Call, RunState
 from remit.gate.verdicts import Allow, Carried, Completed, Defer, Deny, Failed, Hold, Reject, Unknown, Verdict
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Disabled, Recording, Reservation
@@ -23,12 +23,12 @@ from remit.tools.spec import Resource, Usage
 from remit.values import Json, decode, digest
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict as it stands on record, with what was reserved for it and the case it opened."""
 
     verdict: Verdict
     reserved: tuple[Reserved, ...] = ()
-    approval: Approval | None = None
+    approval: ApprovalRequest | None = None
 
 
 def after_reservation(verdict: Verdict, reservation: Reservation) -> tuple[Verdict, tuple[Reserved, ...]]:
@@ -50,15 +50,15 @@ def without_secrets(verdict: Verdict, run: RunState) -> Verdict:
     return replace(verdict, message=run.redactor.text(verdict.message))
 
 
-def decision(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Recording[Decided]:
+def decision(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Recording[RecordedVerdict]:
     """The event of a decision and, for a hold, the case that asks a person."""
     drafts = [_decided(call, run, verdict, reserved)]
     if not isinstance(verdict, Hold):
         expired = isinstance(verdict, Deny) and verdict.code == "approval_expired"
         statements = [_expire_case(run.approvals[call.proposal.step].case, run.clock())] if expired else []
-        return Recording(value=Decided(verdict=verdict, reserved=reserved), drafts=drafts, statements=statements)
+        return Recording(value=RecordedVerdict(verdict=verdict, reserved=reserved), drafts=drafts, statements=statements)
     approval, asked, statement = _ask(call, run, verdict)
-    value = Decided(verdict=verdict, approval=approval)
+    value = RecordedVerdict(verdict=verdict, approval=approval)
     return Recording(value=value, drafts=[*drafts, asked], statements=[statement])
 
 
@@ -189,7 +189,7 @@ def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[s
     }
 
 
-def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statement]:
+def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft, Statement]:
     """The question to a person: the event, the row of the case, and what an answer will be held against."""
     case = _case_id(run, call.proposal.step, "approval")
     at = run.clock()
@@ -198,7 +198,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[Approval, Draft, Statem
     asked = question(call, run, hold.rules, hold.reasons)
     # Where the values came from is shown too, but is no part of the question: a run that goes on sees them again.
     shown = {**asked, "labels": call.labels}
-    approval = Approval(
+    approval = ApprovalRequest(
         case=case,
         step=call.proposal.step,
         tool=call.proposal.tool,
@@ -297,7 +297,7 @@ def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown
 
 def _case_id(run: RunState, step: str, kind: str) -> str:
     """Derived from its place in the run, so that a transaction that is tried again opens the same case."""
-    return f"case-{hashlib.sha256(f'{run.run}/{run.log.place.n}/{step}/{kind}'.encode()).hexdigest()[:12]}"
+    return f"case-{hashlib.sha256(f'{run.run}/{run.log.end.n}/{step}/{kind}'.encode()).hexdigest()[:12]}"
 
 
 def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Json = None) -> tuple[str, Draft, Statement]:

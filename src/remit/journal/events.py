@@ -147,19 +147,19 @@ _encode_header = msgspec.json.Encoder(order="sorted").encode
 _decode_header = msgspec.json.Decoder(Header).decode
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run's chain ends: the next position and the hash of the event before it."""
 
     n: int
     prev: bytes
 
 
-START = Place(n=1, prev=b"")
+START = ChainEnd(n=1, prev=b"")
 
 
-def after(event: Event) -> Place:
-    """The place behind an event."""
-    return Place(n=event.header.n + 1, prev=event.hash)
+def after(event: Event) -> ChainEnd:
+    """The end of a chain whose last event this is."""
+    return ChainEnd(n=event.header.n + 1, prev=event.hash)
 
 
 def leaf_hash(header: bytes) -> bytes:
@@ -167,7 +167,7 @@ def leaf_hash(header: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + header).digest()
 
 
-def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: RunKeys) -> Row:
+def write(draft: Draft, *, tenant: str, run: str, behind: ChainEnd, at: int, keys: RunKeys) -> Row:
     """Give a draft its place in the chain: salt, hash and encrypt the body, encode and hash the header."""
     salted = os.urandom(_SALT_BYTES) + encode(draft.body)
     sealed = b"" if draft.sealed is None else os.urandom(_SALT_BYTES) + encode(draft.sealed)
@@ -176,8 +176,8 @@ def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: R
             v=1,
             tenant=tenant,
             run=run,
-            n=place.n,
-            prev=place.prev.hex(),
+            n=behind.n,
+            prev=behind.prev.hex(),
             at=at,
             type=draft.type,
             actor=draft.actor,
@@ -196,13 +196,13 @@ def write(draft: Draft, *, tenant: str, run: str, place: Place, at: int, keys: R
     return Row(
         tenant=tenant,
         run=run,
-        n=place.n,
+        n=behind.n,
         type=draft.type,
         at=at,
         hash=leaf_hash(header),
         header=header,
-        body=keys.encrypt_body(salted, run, place.n),
-        sealed=keys.encrypt_sealed(sealed, run, place.n) if sealed else None,
+        body=keys.encrypt_body(salted, run, behind.n),
+        sealed=keys.encrypt_sealed(sealed, run, behind.n) if sealed else None,
     )
 
 

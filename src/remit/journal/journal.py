@@ -17,12 +17,12 @@ import msgspec
 
 from remit.errors import FenceLost, StorageError
 from remit.journal import events
-from remit.journal.events import Draft, Event, EventType, Place, Row
+from remit.journal.events import ChainEnd, Draft, Event, EventType, Row
 from remit.journal.reader import Reader
 from remit.journal.vault import RunKeys, Vault
 from remit.limits.meters import Charge, Exhausted, Meters, Reserved
 from remit.storage.database import Database
-from remit.storage.writer import Collision, Found, Locks, Rows, Statement, Write, Writer, open_writer
+from remit.storage.writer import Collision, LockedState, Locks, Rows, Statement, Write, Writer, open_writer
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class RunLog:
     tenant: str
     run: str
     keys: RunKeys
-    place: Place = events.START
+    end: ChainEnd = events.START
     arrived: list[Event] = field(default_factory=list[Event])
     """Decisions of people that came in beside the owner, not yet taken up."""
 
@@ -136,7 +136,7 @@ class Journal:
         keys = self.reader.keys(run)
         recorded = self.reader.events(run, keys)
         last = recorded[-1]
-        return RunLog(tenant=last.header.tenant, run=run, keys=keys, place=events.after(last)), recorded
+        return RunLog(tenant=last.header.tenant, run=run, keys=keys, end=events.after(last)), recorded
 
     async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
         """Record events that reserve nothing. Returns when they are durable."""
@@ -232,13 +232,13 @@ class Journal:
 
     def _take_up(self, log: RunLog) -> bool:
         """Go on behind what people decided meanwhile; false if another worker, not a person, was here."""
-        if log.place == events.START:
+        if log.end == events.START:
             return False
-        arrived = self.reader.events(log.run, log.keys, place=log.place)
+        arrived = self.reader.events(log.run, log.keys, behind=log.end)
         if not arrived or any(event.type not in FROM_BESIDE for event in arrived):
             return False
         log.arrived.extend(arrived)
-        log.place = events.after(arrived[-1])
+        log.end = events.after(arrived[-1])
         return True
 
     def _write_at_once(self, transaction: _Transaction) -> bool:
@@ -263,7 +263,7 @@ class Journal:
         if transaction.has_events:
             self.on_written()
         for entry in transaction.entries:
-            entry.log.place = transaction.places[id(entry.log)]
+            entry.log.end = transaction.ends[id(entry.log)]
         return transaction.recordings
 
 
@@ -297,16 +297,16 @@ class _Transaction:
             principals=tuple(_unique(p for entry in entries for p in entry.principals)),
         )
         self.recordings: list[Recording[Any]] = []
-        self.places: dict[int, Place] = {}
+        self.ends: dict[int, ChainEnd] = {}
         self.has_events = False
 
-    def decide(self, found: Found) -> list[Write]:
+    def decide(self, found: LockedState) -> list[Write]:
         now = self._clock()
         meters = Meters(found.meters, now)
         rows: list[tuple[Any, ...]] = []
         beside: list[Statement] = []
         # A writer that had to begin again asks again.
-        self.recordings, self.places = [], {}
+        self.recordings, self.ends = [], {}
         for index, entry in enumerate(self.entries):
             try:
                 recording = entry.record(_reserve(entry, meters, found))
@@ -325,15 +325,15 @@ class _Transaction:
         return [*writes, *beside]
 
     def _place(self, log: RunLog, drafts: Iterable[Draft], now: int) -> Iterable[tuple[Any, ...]]:
-        place = self.places.get(id(log), log.place)
+        end = self.ends.get(id(log), log.end)
         for draft in drafts:
-            row = events.write(draft, tenant=log.tenant, run=log.run, place=place, at=now, keys=log.keys)
-            place = Place(n=place.n + 1, prev=row.hash)
+            row = events.write(draft, tenant=log.tenant, run=log.run, behind=end, at=now, keys=log.keys)
+            end = ChainEnd(n=end.n + 1, prev=row.hash)
             yield _columns(row)
-        self.places[id(log)] = place
+        self.ends[id(log)] = end
 
 
-def _reserve(entry: Entry[Any], meters: Meters, found: Found) -> Reservation:
+def _reserve(entry: Entry[Any], meters: Meters, found: LockedState) -> Reservation:
     for principal in entry.principals:
         if principal not in found.enabled:
             return Disabled(principal=principal)

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from remit.errors import RunError, StorageError
 from remit.journal import events
-from remit.journal.events import START, Event, Place, Row
+from remit.journal.events import START, ChainEnd, Event, Row
 from remit.journal.vault import RunKeys, Vault, WrappedKeys
 from remit.storage import schema
 from remit.storage.database import Database, storage_errors
@@ -41,14 +41,14 @@ class Reader:
             raise RunError(f"there is no run `{run}`; `remit runs` lists them", code="run_not_found")
         return self._vault.open(run, WrappedKeys(body=_bytes(row[0]), sealed=_bytes(row[1])))
 
-    def events(self, run: str, keys: RunKeys | None = None, *, place: Place = START) -> list[Event]:
-        """A run's events in order, from `place` on, and checked link by link from there: all of them by default.
+    def events(self, run: str, keys: RunKeys | None = None, *, behind: ChainEnd = START) -> list[Event]:
+        """A run's events in order, those after `behind`, checked link by link from there: all of them by default.
 
         Raises `StorageError` (code `record_corrupt`) where an event or the chain is damaged, `RunError` (code
         `run_not_found`) where there is no such run.
         """
         keys = keys or self.keys(run)
-        query = select(*_ROW_COLUMNS).where(_EVENT.run == run, _EVENT.n >= place.n).order_by(_EVENT.n)
+        query = select(*_ROW_COLUMNS).where(_EVENT.run == run, _EVENT.n >= behind.n).order_by(_EVENT.n)
         with storage_errors("read the journal"), self._database.engine.connect() as connection:
             found = connection.execute(query).all()
         rows = [
@@ -66,9 +66,9 @@ class Reader:
             for r in found
         ]
         read = [events.read(row, keys) for row in rows]
-        if not read and place == START:
+        if not read and behind == START:
             raise _broken(run, 1)
-        _check_chain(run, read, place)
+        _check_chain(run, read, behind)
         return read
 
 
@@ -76,12 +76,12 @@ def _bytes(value: bytes | memoryview | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _check_chain(run: str, read: list[Event], place: Place) -> None:
+def _check_chain(run: str, read: list[Event], behind: ChainEnd) -> None:
     """Positions have no gap and each event names the hash of the one before it."""
     for event in read:
-        if event.header.n != place.n or event.header.prev != place.prev.hex():
-            raise _broken(run, place.n)
-        place = events.after(event)
+        if event.header.n != behind.n or event.header.prev != behind.prev.hex():
+            raise _broken(run, behind.n)
+        behind = events.after(event)
 
 
 def _broken(run: str, n: int) -> StorageError:

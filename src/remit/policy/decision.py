@@ -68,7 +68,7 @@ class Undecided(msgspec.Struct, frozen=True, kw_only=True):
 PolicyDecision = Permitted | Forbidden | MustHold | Undecided
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A decision and `read`, the exact context that it was made from, as JSON."""
 
     decision: PolicyDecision
@@ -117,7 +117,7 @@ class PolicyDecisionPoint:
         return tuple(found.rules) if found else ()
 
     def reads(self, tool: str) -> Reads:
-        """What the policies of a tool read of the context: what `Decided.read` holds, if it was there."""
+        """What the policies of a tool read of the context: what `PolicyAnswer.read` holds, if it was there."""
         found = self._slices.get(tool)
         return found.context if found else {}
 
@@ -131,15 +131,15 @@ class PolicyDecisionPoint:
         found = self._slices.get(tool)
         return found.depends_on if found else ()
 
-    def decide(self, facts: Facts) -> Decided:
+    def decide(self, facts: Facts) -> PolicyAnswer:
         """Decide a call over as much of its context as policies read. Raises `ValueRefused` (see `ContextShape.of`)."""
         found = self._slices.get(facts.tool)
         try:
             read = encode(found.shape.of(facts) if found else {})
         except UnicodeEncodeError as error:
-            return Decided(decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b"")
+            return PolicyAnswer(decision=Undecided(errors=(f"the facts are no valid text: {error.reason}",)), read=b"")
         decision = self.decide_recorded(facts.tool, facts.principal, facts.resource, read)
-        return Decided(decision=decision, read=read)
+        return PolicyAnswer(decision=decision, read=read)
 
     def decide_recorded(self, tool: str, principal: str, resource: Resource, read: bytes) -> PolicyDecision:
         """Decide from what the journal keeps of a call.

@@ -51,7 +51,7 @@ _NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 _WORDS: Mapping[type, Expected] = {Permitted: "allow", Forbidden: "deny", MustHold: "hold", Undecided: "undecided"}
 
 
-class CaseResource(Base, frozen=True, kw_only=True):
+class PolicyTestResource(Base, frozen=True, kw_only=True):
     """The object of a case."""
 
     id: str = "test"
@@ -60,13 +60,13 @@ class CaseResource(Base, frozen=True, kw_only=True):
     attributes: dict[str, str | int | bool] = field(default_factory=dict[str, "str | int | bool"])
 
 
-class Case(Base, frozen=True, kw_only=True):
+class PolicyTest(Base, frozen=True, kw_only=True):
     """One case of the table."""
 
     name: str
     tool: str
     args: dict[str, Any] = field(default_factory=dict[str, Any])
-    resource: CaseResource = CaseResource()
+    resource: PolicyTestResource = PolicyTestResource()
     labels: dict[str, str | list[str]] = field(default_factory=dict[str, "str | list[str]"])
     facts: dict[str, bool | int | str] = field(default_factory=dict[str, "bool | int | str"])
     at: str | None = None
@@ -76,7 +76,7 @@ class Case(Base, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaseResult:
+class PolicyTestResult:
     """How a case came out. `message` says what differs; it is empty where `passed`. `decided` is empty where nothing was."""
 
     name: str
@@ -87,7 +87,7 @@ class CaseResult:
     message: str
 
 
-def run_policy_tests(path: Path, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> list[CaseResult]:
+def run_policy_tests(path: Path, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> list[PolicyTestResult]:
     """Decide every case of the file. Raises `ProjectInvalid` where the file itself is wrong."""
     cases, problems = _load(path, path.name)
     if problems:
@@ -110,7 +110,7 @@ def policy_test_problems(path: Path, file: str, contract: Contract, tools: Mappi
     return problems
 
 
-def _load(path: Path, file: str) -> tuple[list[tuple[Case, int]], list[Problem]]:
+def _load(path: Path, file: str) -> tuple[list[tuple[PolicyTest, int]], list[Problem]]:
     """The cases of the file, each with its line; none where the file itself is wrong."""
     try:
         document = parse_yaml(read_text(path, file), file)
@@ -120,14 +120,14 @@ def _load(path: Path, file: str) -> tuple[list[tuple[Case, int]], list[Problem]]
     return [(case, document.line((number,))) for number, case in enumerate(cases)], problems
 
 
-def _read(document: Document) -> tuple[list[Case], list[Problem]]:
+def _read(document: Document) -> tuple[list[PolicyTest], list[Problem]]:
     problems, value = list(document.problems), document.value
     if problems or not isinstance(value, list):
         return [], problems or [document.problem((), "the file is not a list of cases", "begin each with `- name: …`")]
     items = cast("list[Json]", value)
     parts = [_part(document, number, item) for number, item in enumerate(items)]
-    problems = [problem for part in parts for problem in (*check_shape(part, Case), *_time_problems(part))]
-    return ([] if problems else [msgspec.convert(item, Case) for item in items]), problems
+    problems = [problem for part in parts for problem in (*check_shape(part, PolicyTest), *_time_problems(part))]
+    return ([] if problems else [msgspec.convert(item, PolicyTest) for item in items]), problems
 
 
 def _part(document: Document, number: int, item: Json) -> Document:
@@ -150,7 +150,7 @@ def _at_us(at: str | None) -> int:
     return int(moment.timestamp()) * 10**6 + moment.microsecond
 
 
-def _malformed(case: Case, contract: Contract, tools: Mapping[str, ToolSpec]) -> str:
+def _malformed(case: PolicyTest, contract: Contract, tools: Mapping[str, ToolSpec]) -> str:
     """Why no such call can be decided; empty where it can."""
     spec = tools.get(case.tool)
     if spec is None:
@@ -166,7 +166,7 @@ def _malformed(case: Case, contract: Contract, tools: Mapping[str, ToolSpec]) ->
     return ""
 
 
-def _run(case: Case, line: int, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> CaseResult:
+def _run(case: PolicyTest, line: int, policy: PolicyDecisionPoint, tools: Mapping[str, ToolSpec]) -> PolicyTestResult:
     malformed = _malformed(case, policy.contract, tools)
     if malformed:
         return _undone(case, line, malformed)
@@ -179,14 +179,14 @@ def _run(case: Case, line: int, policy: PolicyDecisionPoint, tools: Mapping[str,
         return _undone(case, line, f"no such call gets as far as a decision: {refused.message}")
     word, rules = _WORDS[type(decision)], () if isinstance(decision, Undecided) else decision.rules
     message = _difference(case, decision, rules, policy)
-    return CaseResult(name=case.name, line=line, passed=not message, decided=word, rules=rules, message=message)
+    return PolicyTestResult(name=case.name, line=line, passed=not message, decided=word, rules=rules, message=message)
 
 
-def _undone(case: Case, line: int, message: str) -> CaseResult:
-    return CaseResult(name=case.name, line=line, passed=False, decided="", rules=(), message=message)
+def _undone(case: PolicyTest, line: int, message: str) -> PolicyTestResult:
+    return PolicyTestResult(name=case.name, line=line, passed=False, decided="", rules=(), message=message)
 
 
-def _difference(case: Case, decision: PolicyDecision, rules: Sequence[str], policy: PolicyDecisionPoint) -> str:
+def _difference(case: PolicyTest, decision: PolicyDecision, rules: Sequence[str], policy: PolicyDecisionPoint) -> str:
     word = _WORDS[type(decision)]
     match decision:
         case Permitted():
@@ -206,7 +206,7 @@ def _difference(case: Case, decision: PolicyDecision, rules: Sequence[str], poli
     return f"expected {word} by {quoted(case.rule)}, decided {word}{by}{because}{hint}"
 
 
-def _facts(case: Case, spec: ToolSpec, args: Mapping[str, Json], policy: PolicyDecisionPoint) -> Facts:
+def _facts(case: PolicyTest, spec: ToolSpec, args: Mapping[str, Json], policy: PolicyDecisionPoint) -> Facts:
     contract, at_us = policy.contract, _at_us(case.at)
     budget = contract.budget
     levels = [action.autonomy for action in contract.actions if action.tool == case.tool]

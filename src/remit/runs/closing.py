@@ -43,7 +43,7 @@ class Closing:
         state.ended = state.ended or "is closed"
         await state.turns.idle()
         now = self.journal.clock()
-        body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.place.n}
+        body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.end.n}
         closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
@@ -56,7 +56,7 @@ class Closing:
         reason = _refusal(events, now)
         if reason is None:
             return None
-        body = {"outcome": "denied", "output": None, "reason": reason, "events": log.place.n}
+        body = {"outcome": "denied", "output": None, "reason": reason, "events": log.end.n}
         closed = _closed(self._redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         return RunResult(run=run, outcome="denied", reason=reason)
@@ -97,7 +97,7 @@ class Closing:
             "output": None,
             "reason": said,
             "by": person,
-            "events": log.place.n + len(drafts),
+            "events": log.end.n + len(drafts),
         }
         # A header holds nothing personal.
         actor = self._redactor.pseudonym("person", person)

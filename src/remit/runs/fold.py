@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from remit.errors import StorageError
 from remit.gate.authority import Authority
-from remit.gate.call import Approval, Call, Proposal, RunState
+from remit.gate.call import ApprovalRequest, Call, Proposal, RunState
 from remit.gate.gate import not_used, note_denial, take_in_result
-from remit.gate.record import Decided
+from remit.gate.record import RecordedVerdict
 from remit.gate.verdicts import Allow, Carried, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE, Clock, RunLog
@@ -34,7 +34,7 @@ class RecordedStep:
     args_digest: str
     verdict: str
     call: Call
-    decided: Decided
+    decided: RecordedVerdict
     outcome: Outcome | None = None
 
 
@@ -171,7 +171,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         args_digest=body["args_digest"],
         verdict=event.header.verdict,
         call=call,
-        decided=Decided(verdict=Allow(rules=tuple(verdict.get("rules", ()))), reserved=reserved),
+        decided=RecordedVerdict(verdict=Allow(rules=tuple(verdict.get("rules", ()))), reserved=reserved),
         outcome=_outcome_of_verdict(state, body["tool"], event.header.verdict, verdict),
     )
     state.steps.add(step)
@@ -246,8 +246,8 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     state.past.append(PastCall(tool=step.tool, outcome=past, args=call.args, result=None, at_us=event.header.at))
 
 
-def _asked(event: Event, body: dict[str, Any]) -> Approval:
-    return Approval(
+def _asked(event: Event, body: dict[str, Any]) -> ApprovalRequest:
+    return ApprovalRequest(
         case=body["case"],
         step=event.header.span,
         tool=body["shown"]["tool"],

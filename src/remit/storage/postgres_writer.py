@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from remit.errors import StorageError
 from remit.storage import schema
 from remit.storage.database import BUSY_MS, Database, explain
-from remit.storage.writer import Collision, Decide, Found, Locks, Rows, Statement, Write, check_changes, refused
+from remit.storage.writer import Collision, Decide, LockedState, Locks, Rows, Statement, Write, check_changes, refused
 
 
 class PostgresWriter:
@@ -60,7 +60,7 @@ class PostgresWriter:
             await connection.close()
             raise
 
-    async def _begin(self, connection: Any, locks: Locks) -> Found:
+    async def _begin(self, connection: Any, locks: Locks) -> LockedState:
         """Lock the meters and the principals, and read them."""
         names = sorted(locks.meters)
         async with connection.pipeline():
@@ -74,7 +74,7 @@ class PostgresWriter:
             await connection.execute(_MAKE_METERS, (missing,))
             meters = await _states(await connection.execute(_LOCK_METERS, (names,)))
         found: list[Any] = await enabled.fetchall() if enabled else []
-        return Found(meters=meters, enabled=frozenset([row[0] for row in found]))
+        return LockedState(meters=meters, enabled=frozenset([row[0] for row in found]))
 
     async def _write(self, connection: Any, writes: Sequence[Write]) -> None:
         counted: list[tuple[Statement, Any]] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from remit.errors import StorageError
 from remit.storage.database import BUSY_MS, Database, explain, set_up_sqlite
-from remit.storage.writer import Collision, Decide, Found, Locks, Rows, check_changes, refused
+from remit.storage.writer import Collision, Decide, LockedState, Locks, Rows, check_changes, refused
 
 
 class SqliteWriter:
@@ -66,7 +66,7 @@ class SqliteWriter:
         enabled = _select_in(
             connection, "SELECT principal FROM principals WHERE enabled AND principal IN", locks.principals
         )
-        found = Found(meters=meters, enabled=frozenset(row[0] for row in enabled))
+        found = LockedState(meters=meters, enabled=frozenset(row[0] for row in enabled))
         for write in decide(found):
             try:
                 if isinstance(write, Rows):

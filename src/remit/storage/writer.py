@@ -47,7 +47,7 @@ class Locks(msgspec.Struct, frozen=True, kw_only=True):
     principals: tuple[str, ...]
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class LockedState(msgspec.Struct, frozen=True, kw_only=True):
     """What was read: the states of meters that exist, and the principals that are enabled."""
 
     meters: dict[str, bytes]
@@ -58,7 +58,7 @@ class Collision(Exception):
     """A unique constraint refused the transaction: somebody was here first."""
 
 
-Decide = Callable[[Found], Sequence[Write]]
+Decide = Callable[[LockedState], Sequence[Write]]
 
 
 class Writer(Protocol):

@@ -23,9 +23,9 @@ from remit.connectors.roundup.model import (
     Created,
     HistoryEntry,
     Issue,
+    IssuePage,
     Note,
-    Noted,
-    Page,
+    PostedNote,
     Value,
     canonical,
     encode_changes,
@@ -39,12 +39,12 @@ from remit.connectors.roundup.model import (
 from remit.connectors.roundup.transport import Bounds, Credentials, Parameters, Transport
 from remit.connectors.roundup.wire import (
     ChangedItem,
+    HistoryCollection,
     IssueCollection,
     IssueElement,
     IssueFields,
-    Journal,
-    Message,
     MessageCollection,
+    MessageFields,
     NewItem,
     PostToken,
     ids,
@@ -100,7 +100,7 @@ class RoundupClient:
         fields: Sequence[str] = DEFAULT_FIELDS,
         limit: int = 50,
         offset: int = 0,
-    ) -> Page:
+    ) -> IssuePage:
         """Issues that match every filter, in the order of their numbers.
 
         A filter has one value or several, of which one must match; None finds what has no value. Texts match as a
@@ -120,7 +120,7 @@ class RoundupClient:
         items = tuple(
             {"id": int(item.id or 0)} | {name: to_value(item, name) for name in chosen} for item in answer.collection
         )
-        return Page(items=items, total=answer.total, limit=limit, offset=offset)
+        return IssuePage(items=items, total=answer.total, limit=limit, offset=offset)
 
     async def read(self, issue: int) -> Issue:
         """One issue with its entity tag and its notes."""
@@ -151,7 +151,7 @@ class RoundupClient:
         """Set an issue `open` again; what it was a duplicate of is cleared."""
         return await self.update(issue, {"status": OPEN, "superseder": None}, etag)
 
-    async def note(self, issue: int, text: str, key: str) -> Noted:
+    async def note(self, issue: int, text: str, key: str) -> PostedNote:
         """Put a note on an issue, once for each `key`.
 
         The message carries the key as its Message-ID and shows on the issue only by the change that links it, which
@@ -169,7 +169,7 @@ class RoundupClient:
         for _ in range(NOTE_ATTEMPTS):
             present = {int(one.id) for one in found} & set(ids(current.attributes.messages))
             if present:
-                return Noted(issue=number, note=min(present), existed=True)
+                return PostedNote(issue=number, note=min(present), existed=True)
             if message is None:
                 body = {"content": text, "messageid": marker(number, key)}
                 message = int((await self._transport.create("msg", body, NewItem)).id)
@@ -180,7 +180,7 @@ class RoundupClient:
                     raise
                 current = await self._links(number)
             else:
-                return Noted(issue=number, note=message, existed=False)
+                return PostedNote(issue=number, note=message, existed=False)
         raise ToolFailed(f"issue {number} is being changed all the time; try again", code="conflict", retryable=True)
 
     async def create(self, fields: Mapping[str, Value], key: str) -> Created:
@@ -233,7 +233,7 @@ class RoundupClient:
         Roundup's REST interface has no route for it; the tracker that Remit starts adds one. ToolFailed `not_found`
         from any other tracker.
         """
-        answer = await self._transport.read(f"issue/{issue_id(issue)}/@history", Journal, [COMPACT])
+        answer = await self._transport.read(f"issue/{issue_id(issue)}/@history", HistoryCollection, [COMPACT])
         return tuple(to_history(entry) for entry in answer.collection)
 
     async def snapshot(self) -> tuple[Issue, ...]:
@@ -259,13 +259,13 @@ class RoundupClient:
             notes |= {int(message.id): to_note(message) for message in await self._messages(some)}
         return notes
 
-    async def _messages(self, filters: Parameters) -> tuple[Message, ...]:
+    async def _messages(self, filters: Parameters) -> tuple[MessageFields, ...]:
         """The messages that a filter finds, with their contents, in the order of their ids."""
         parameters = [*filters, MESSAGE_FIELDS, CONTENTS, COMPACT]
         answer = await self._transport.read("msg", MessageCollection, parameters)
         return tuple(sorted(answer.collection, key=lambda message: int(message.id)))
 
-    async def _marked(self, issue: int, key: str) -> tuple[Message, ...]:
+    async def _marked(self, issue: int, key: str) -> tuple[MessageFields, ...]:
         """The messages written with a key for an issue, whether or not they are linked to it."""
         return await self._messages([("messageid:", marker(issue, key))])
 

@@ -75,7 +75,7 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...]
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class IssuePage(msgspec.Struct, frozen=True, kw_only=True):
     """Some of the issues found, each with its `id` and the fields asked for; `total` is how many there are in all."""
 
     items: tuple[Mapping[str, Value], ...]
@@ -91,7 +91,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
     properties: tuple[str, ...]
 
 
-class Noted(msgspec.Struct, frozen=True, kw_only=True):
+class PostedNote(msgspec.Struct, frozen=True, kw_only=True):
     """A note that is on the issue; `existed` when an earlier call with the same key had put it there."""
 
     issue: int

@@ -22,7 +22,7 @@ from remit.connectors.roundup.compensations import (
     restore,
     same_issue,
 )
-from remit.connectors.roundup.model import Issue, Page, Value
+from remit.connectors.roundup.model import Issue, IssuePage, Value
 from remit.connectors.roundup.transport import Credentials
 from remit.errors import ToolFailed
 from remit.tools.decorator import to_json, tool
@@ -75,7 +75,7 @@ PROPERTIES = {"category": "category", "priority": "priority", "assignee": "assig
 """What the tools call a property → what Roundup calls it."""
 
 
-class Filters(TypedDict, total=False):
+class IssueFilters(TypedDict, total=False):
     """What issues must have.
 
     Attributes:
@@ -105,7 +105,7 @@ class Changes(TypedDict):
 SomeChanges = Annotated[Changes, Meta(extra_json_schema={"minProperties": 1})]
 
 
-class Draft(TypedDict):
+class NewIssue(TypedDict):
     """A new issue.
 
     Attributes:
@@ -132,7 +132,7 @@ class FoundIssue(Struct, frozen=True, kw_only=True):
     assignee: str | None
 
 
-class Found(Struct, frozen=True, kw_only=True):
+class FoundIssues(Struct, frozen=True, kw_only=True):
     """What a search found, in the order of numbers; `more` if there is more than it was asked for."""
 
     issues: list[FoundIssue]
@@ -269,9 +269,9 @@ def _located(ctx: ToolContext) -> Resource:
 async def search(
     ctx: ToolContext,
     text: Annotated[str, Meta(min_length=2, max_length=100, pattern=r"\S")] | None = None,
-    where: Filters | None = None,
+    where: IssueFilters | None = None,
     limit: Annotated[int, Meta(ge=1, le=100)] = 20,
-) -> Found:
+) -> FoundIssues:
     """Find issues of the own tenant, lowest numbers first.
 
     Args:
@@ -287,10 +287,10 @@ async def search(
     found = {each.issue: each for page in pages for each in _found(page)}
     numbers = sorted(found)
     more = len(numbers) > limit or any(page.total > len(page.items) for page in pages)
-    return Found(issues=[found[number] for number in numbers[:limit]], more=more)
+    return FoundIssues(issues=[found[number] for number in numbers[:limit]], more=more)
 
 
-def _found(page: Page) -> list[FoundIssue]:
+def _found(page: IssuePage) -> list[FoundIssue]:
     return [
         FoundIssue(
             issue=int(str(item["id"])),
@@ -480,7 +480,7 @@ async def find_created(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled
     field_classes={"draft.requester": FieldClass.PERSONAL},
     authority=["draft.requester"],
 )
-async def create(ctx: ToolContext, draft: Draft) -> Moved:
+async def create(ctx: ToolContext, draft: NewIssue) -> Moved:
     """Make an issue of the own tenant.
 
     Args:

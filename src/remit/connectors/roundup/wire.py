@@ -74,7 +74,7 @@ class IssueCollection(Struct, frozen=True):
     total: int = msgspec.field(name="@total_size")
 
 
-class Message(Struct, frozen=True):
+class MessageFields(Struct, frozen=True):
     """One message of `GET msg`, with its content (which takes `@verbose=3`)."""
 
     id: Id
@@ -89,7 +89,7 @@ class Message(Struct, frozen=True):
 class MessageCollection(Struct, frozen=True):
     """`GET msg`."""
 
-    collection: tuple[Message, ...]
+    collection: tuple[MessageFields, ...]
     total: int = msgspec.field(name="@total_size")
 
 
@@ -135,7 +135,7 @@ class JournalEntry(Struct, frozen=True):
     changes: dict[str, Change]
 
 
-class Journal(Struct, frozen=True):
+class HistoryCollection(Struct, frozen=True):
     """`GET issue/N/@history`."""
 
     collection: tuple[JournalEntry, ...]
@@ -167,7 +167,7 @@ def ids(items: Iterable[Item]) -> tuple[int, ...]:
     return tuple(sorted(int(item.id) for item in items))
 
 
-def to_note(message: Message) -> Note:
+def to_note(message: MessageFields) -> Note:
     """A message as a note."""
     return Note(
         id=int(message.id),
