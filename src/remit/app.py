@@ -13,6 +13,8 @@ from sqlalchemy.engine import make_url
 
 from remit.belonging import open_record
 from remit.cases.cases import SCOPE, Cases
+from remit.contracts.paths import ensure_private, find_project
+from remit.contracts.project import Project, load_project
 from remit.errors import ConfigError, IdentityError, RunError
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
@@ -39,7 +41,6 @@ from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
 from remit.programs import ProjectPrograms
-from remit.project import Project, ensure_private, find_project, load_project
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
 from remit.runs.closing import SCOPE as CLOSE_RUNS

@@ -20,6 +20,7 @@ from remit.contracts.document import Unreadable, read_text
 from remit.contracts.files import WORKFLOW_FILE
 from remit.contracts.load import LoadedContract, load_contract
 from remit.contracts.model import Action, Budget, Contract
+from remit.contracts.project import Project
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, per_mille
 from remit.errors import ConfigError, RunError
 from remit.gate.authority import Authority, Verifier
@@ -29,7 +30,6 @@ from remit.journal.journal import Clock
 from remit.limits.rules import compile_limits
 from remit.policy.decision import PolicyDecisionPoint
 from remit.policy.session import tool_of
-from remit.project import Project
 from remit.releases.bundle import bundle_of
 from remit.releases.releases import Releases
 from remit.runs.program import Program

@@ -271,6 +271,6 @@ def test_a_story_has_no_cryptic_values(shop: Shop) -> None:
 
 @pytest.mark.parametrize("word", ["held", "hold", "escalated", "open"])
 def test_what_waits_is_readable_on_light_and_dark(word: str) -> None:
-    from remit.cli.terminal import style_of
+    from remit.terminal import style_of
 
     assert "yellow" not in style_of(word)

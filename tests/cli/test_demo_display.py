@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from commands import HOSTILE, MARKUP
 
-from remit.cli.terminal import printable
 from remit.demo.display import Display
 from remit.demo.redteam import Tried
 from remit.demo.summary import Acts, Summary
+from remit.terminal import printable
 
 
 def summary() -> Summary:

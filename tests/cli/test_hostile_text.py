@@ -18,8 +18,8 @@ from rich.style import Style
 from project import Shop
 from remit import Remit
 from remit.cli.readable import leaves, value_text
-from remit.cli.terminal import cedar_text, json_text, line, printable
 from remit.storage import schema
+from remit.terminal import cedar_text, json_text, line, printable
 
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _CONCEALED = re.compile(r"\x1b\[(?:\d+;)*8m")

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SOURCE = ROOT / "src" / "remit"
 # What denies an agent's call is described in docs/gate.md, and a connector's own codes are quoted by the call's outcome.
-OPERATORS = ["app.py", "belonging.py", "programs.py", "cases", "cli", "journal", "releases", "runs", "storage", "identity"]
+OPERATORS = [
+    *("app.py", "belonging.py", "programs.py", "terminal.py"),
+    *("cases", "cli", "journal", "releases", "runs", "storage", "identity"),
+]
 
 
 def files() -> list[Path]:

@@ -85,7 +85,7 @@ def test_a_story_tells_once_what_was_tried_again_and_again(shop: Shop) -> None:
 
 
 def test_a_waiting_run_is_as_bright_as_whatever_waits(shop: Shop) -> None:
-    from remit.cli.terminal import style_of
+    from remit.terminal import style_of
 
     run = wait(shop)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from remit.contracts.check import check_project, project_tools
+from remit.checking.check import check_project, project_tools
+from remit.checking.policy_tests import PolicyTest, PolicyTestResource, run_policy_tests
 from remit.contracts.load import load_contract
 from remit.contracts.problems import render
+from remit.contracts.project import load_project
 from remit.policy.decision import PolicyDecisionPoint
-from remit.policy.policy_tests import PolicyTest, PolicyTestResource, run_policy_tests
-from remit.project import load_project
 
 PAGE = Path(__file__).parents[2] / "docs" / "contracts.md"
 _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.S)

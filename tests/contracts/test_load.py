@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from remit.contracts.check import project_tools
+from remit.checking.check import project_tools
 from remit.contracts.load import LoadedContract, load_contract
 from remit.contracts.model import Contract
 from remit.contracts.problems import ProjectInvalid
+from remit.contracts.project import Project, load_project
 from remit.contracts.scaffold import init_project
 from remit.errors import ConfigError
-from remit.project import Project, load_project
 from remit.values import encode
 
 TOOLS = {"notes.search": "1" * 64, "notes.add": "2" * 64, "notes.other": "3" * 64}

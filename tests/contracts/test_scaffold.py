@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 import remit
-from remit.contracts.check import check_project, project_tools, render
+from remit.checking.check import check_project, project_tools
+from remit.checking.policy_tests import run_policy_tests
 from remit.contracts.load import load_contract
-from remit.contracts.problems import errors
+from remit.contracts.problems import errors, render
+from remit.contracts.project import load_project
 from remit.contracts.scaffold import init_project
 from remit.errors import ConfigError
 from remit.policy.decision import PolicyDecisionPoint
-from remit.policy.policy_tests import run_policy_tests
-from remit.project import load_project
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from remit.contracts.model import Contract
+from remit.contracts.project_file import ProjectFile, project_schema
 from remit.contracts.schema import DIALECT, contract_schema, strict_schema
-from remit.project import ProjectFile, project_schema
 
 SMALLEST: dict[str, Any] = {
     "contract": "refunds",

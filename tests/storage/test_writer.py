@@ -115,7 +115,7 @@ async def test_a_row_that_is_there_already_is_a_collision_and_nothing_is_written
 
 
 async def test_the_writer_goes_on_after_each_kind_of_failure(store: Store) -> None:
-    def refuse(_found: Found) -> Sequence[Write]:
+    def refuse(_found: LockedState) -> Sequence[Write]:
         raise ValueError("no")
 
     locks = Locks(meters=("m",), principals=("p",))

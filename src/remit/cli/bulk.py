@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from remit.cli.case_page import status_of
-from remit.cli.terminal import line, print_lines, reporting, style_of
+from remit.terminal import line, print_lines, reporting, style_of
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from remit.cli.layout import hanging
 from remit.cli.readable import in_words, leaves, name_text, value_text
-from remit.cli.terminal import UNTRUSTED, clock_time, from_now, line, style_of
+from remit.terminal import UNTRUSTED, clock_time, from_now, line, style_of
 
 if TYPE_CHECKING:
     from remit.cases.cases import Case, Revealed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remit.cli.options import Listed, Many, spread
-from remit.cli.terminal import (
+from remit.terminal import (
     JsonTimesOption,
     ProjectOption,
     line,

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from remit.cli.terminal import JsonOption, ProjectOption, fail, print_json, print_text, printable, say, visible_json
 from remit.errors import RemitError
+from remit.terminal import JsonOption, ProjectOption, fail, print_json, print_text, printable, say, visible_json
 
 
 class SchemaName(StrEnum):
@@ -46,9 +46,9 @@ def check(json: JsonOption = False, project: ProjectOption = None) -> None:
 
     Each with file, line and a suggestion.
     """
-    from remit.contracts.check import check_project, project_tools
+    from remit.checking.check import check_project, project_tools
+    from remit.contracts.paths import find_project
     from remit.contracts.problems import errors, render, render_json
-    from remit.project import find_project
 
     try:
         problems = check_project(find_project(project), project_tools)
@@ -68,7 +68,7 @@ def schema(
 
     With it, editors complete and check them.
     """
+    from remit.contracts.project_file import project_schema
     from remit.contracts.schema import contract_schema
-    from remit.project import project_schema
 
     print_json(contract_schema() if of is SchemaName.CONTRACT else project_schema(), indent=2)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from remit.cli.terminal import JsonOption, fail
 from remit.errors import RemitError
+from remit.terminal import JsonOption, fail
 
 
 def demo(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.terminal import (
+from remit.terminal import (
     JsonTimesOption,
     ProjectOption,
     clock_time,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from remit.cli.terminal import console
+from remit.terminal import console
 
 _GAP = 2
 _LEAST = 24

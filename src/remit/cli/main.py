@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from remit.cli import cases, contracts, demo, identity, policy, releases, runs
-from remit.cli.terminal import print_text, say_error
 from remit.errors import RemitError
+from remit.terminal import print_text, say_error
 
 
 class Panels(TyperGroup):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli.terminal import (
+from remit.terminal import (
     JsonOption,
     ProjectOption,
     cedar_text,
@@ -50,7 +50,7 @@ def run_tests(contract: ContractArgument, json: JsonOption = False, project: Pro
     """Run the policy cases of policy_tests.yaml."""
 
     async def use(remit: Remit) -> list[object]:
-        from remit.policy.policy_tests import run_policy_tests
+        from remit.checking.policy_tests import run_policy_tests
 
         folder = remit.project.contract_folder(contract)
         authority = remit.program(contract).authority

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from remit.cli.terminal import printable
+from remit.terminal import printable
 
 _BARE = re.compile(r"<?\w[\w.@:/+#%>-]*", re.A)
 _NAME = re.compile(r"[\w.:/\[\]-]+", re.A)

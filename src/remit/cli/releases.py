@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.terminal import JsonTimesOption, ProjectOption, clock_time, print_json, reporting, say, with_remit
+from remit.terminal import JsonTimesOption, ProjectOption, clock_time, print_json, reporting, say, with_remit
 
 if TYPE_CHECKING:
     from remit.app import Remit

@@ -10,11 +10,11 @@ from sqlalchemy import Select, select
 
 from remit.cli.layout import table
 from remit.cli.readable import value_text
-from remit.cli.terminal import line, short_time, style_of, width
 from remit.errors import RemitError
 from remit.journal.events import Event, EventType
 from remit.storage.database import storage_errors
 from remit.storage.schema import runs
+from remit.terminal import line, short_time, style_of, width
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli.options import MOST
-from remit.cli.terminal import (
+from remit.terminal import (
     JsonOption,
     JsonTimesOption,
     ProjectOption,

@@ -11,9 +11,9 @@ from rich.text import Text
 from remit.cli.layout import hanging
 from remit.cli.readable import name_text, pairs, value_text
 from remit.cli.run_list import closing_of, troubled
-from remit.cli.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE
+from remit.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 
 _ENDS = {
     EventType.CALL_COMPLETED: "completed",

@@ -1,1 +1,1 @@
-"""Contracts: what one workflow is for and may do; loaded, checked and compiled to policy."""
+"""Contracts and the project around them: what their files say, held against every rule about them, and loaded."""

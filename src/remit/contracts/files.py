@@ -17,11 +17,11 @@ import jsonschema_rs
 from remit import values
 from remit.contracts.document import Document, Unreadable, places, read_text
 from remit.contracts.model import JsonSchema
+from remit.contracts.paths import inside
 from remit.contracts.problems import Problem, quoted
 from remit.contracts.schema import DIALECT
 from remit.contracts.yaml_lines import parse_yaml
 from remit.errors import ConfigError
-from remit.project import inside
 from remit.values import Json, ValueRefused, show_path
 
 CONTRACT_FILE: Final = "contract.yaml"

@@ -15,14 +15,16 @@ import msgspec
 from remit.contracts.document import Document, children
 from remit.contracts.files import CONTRACT_FILE, ContractFiles, ContractFolder, read_files, read_schema
 from remit.contracts.model import Contract, JsonSchema
+from remit.contracts.paths import inside
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, errors, quoted
+from remit.contracts.project import Project
+from remit.contracts.project_file import ModelSection
 from remit.contracts.rules import contract_problems
 from remit.contracts.rules_input import untrusted_input_is_there
 from remit.contracts.subject import Known, Subject, entry_point, rule_names
 from remit.contracts.wording import check_shape
 from remit.contracts.yaml_lines import parse_yaml
 from remit.errors import ConfigError
-from remit.project import ModelSection, Project, inside
 from remit.tools.spec import ToolSpec
 from remit.values import Json, digest
 

@@ -12,10 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 from remit.contracts.document import Document
 from remit.contracts.model import Limits
 from remit.contracts.partial import Partial, partial
+from remit.contracts.paths import inside
 from remit.contracts.problems import Problem, Severity, did_you_mean, quoted
-from remit.contracts.quantities import amount
-from remit.errors import ConfigError
-from remit.project import (
+from remit.contracts.project_file import (
     IdentitySection,
     ModelSection,
     PersonSection,
@@ -24,8 +23,9 @@ from remit.project import (
     QueueSection,
     SecretSource,
     ToolsSection,
-    inside,
 )
+from remit.contracts.quantities import amount
+from remit.errors import ConfigError
 from remit.values import Path
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)

@@ -13,9 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from remit.contracts.paths import FILE
 from remit.contracts.problems import quoted
 from remit.errors import ConfigError
-from remit.project import FILE
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,47}", re.ASCII)
 _CONTRACT: Final = {

@@ -24,7 +24,8 @@ from remit.contracts.model import (
 )
 from remit.contracts.partial import Partial, partial
 from remit.contracts.problems import Problem, Severity
-from remit.project import Project, ProjectFile
+from remit.contracts.project import Project
+from remit.contracts.project_file import ProjectFile
 from remit.tools.spec import ToolSpec
 from remit.values import Json, Path
 

@@ -16,13 +16,13 @@ from rich.text import Text
 from rich.theme import Theme
 
 from remit.app import Remit
-from remit.cli.terminal import Part, line, printable, style_of
 from remit.demo.next_steps import Suggestion
 from remit.demo.redteam import Tried
 from remit.demo.summary import Acts, Summary
 from remit.demo.triage import CONTRACT, Triaged
 from remit.models.calibration import reliability_plot
 from remit.models.tools import trained
+from remit.terminal import Part, line, printable, style_of
 
 if TYPE_CHECKING:
     from remit.demo.export import Measured

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from remit.app import Remit
-from remit.cli.terminal import print_json
 from remit.demo.display import Display
 from remit.demo.next_steps import after_export
 from remit.demo.stage import example_folder, make_project
@@ -25,6 +24,7 @@ from remit.identity.files import write_private
 from remit.models.calibration import Report, Scored, report, score
 from remit.models.tools import trained
 from remit.runs.engine import RunResult
+from remit.terminal import print_json
 
 if TYPE_CHECKING:
     from remit.demo.main import Options

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from remit.app import Remit
-from remit.cli.terminal import print_json
 from remit.demo.display import Display
 from remit.demo.model import use_model
 from remit.demo.next_steps import after_triage, demo_again
@@ -21,6 +20,7 @@ from remit.demo.stage import Stage, example_folder, make_project, raised
 from remit.demo.summary import Acts, as_json, summarise
 from remit.demo.tickets import Filed, file_tickets, read_tickets
 from remit.demo.triage import CONTRACT, answer_cases, triage
+from remit.terminal import print_json
 
 
 @dataclass(frozen=True, kw_only=True)

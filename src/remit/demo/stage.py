@@ -20,9 +20,9 @@ from remit.connectors.roundup.client import RoundupClient
 from remit.connectors.roundup.installation import remove as remove_tracker
 from remit.connectors.roundup.server import RoundupServer
 from remit.connectors.roundup.transport import Credentials
+from remit.contracts.paths import ensure_private
 from remit.errors import ConfigError
 from remit.identity.files import private_folder, write_private
-from remit.project import ensure_private
 
 _MARK = ".remit-demo"
 _LOCKS = ("tracker/server.lock", ".remit/directory.lock")

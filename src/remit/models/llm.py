@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from remit.contracts.load import LoadedContract
 from remit.contracts.model import ModelBinding
+from remit.contracts.project_file import ModelSection
 from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError, ToolFailed
 from remit.identity.secrets import SecretStore
 from remit.models.tools import INPUT_SCHEMA, answer_schema, with_overall
-from remit.project import ModelSection
 from remit.tools.spec import Effect, Idempotency, Retry, Tool, ToolContext, ToolSpec
 from remit.values import Json, ValueRefused, parse
 

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from remit.contracts.load import LoadedContract
 from remit.contracts.model import ModelBinding
+from remit.contracts.project import Project
+from remit.contracts.project_file import ModelSection
 from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError
 from remit.identity.secrets import SecretStore
 from remit.models.classifier import Example, TextClassifier
-from remit.project import ModelSection, Project
 from remit.tools.spec import Effect, Idempotency, Tool, ToolContext, ToolSpec
 from remit.values import Json
 

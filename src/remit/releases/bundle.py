@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from remit.contracts.load import LoadedContract
-from remit.project import Project
+from remit.contracts.project import Project
 from remit.tools.source import code_of
 from remit.tools.spec import Tool
 from remit.values import Json

@@ -8,16 +8,11 @@ import jsonschema_rs
 import pytest
 
 from remit.contracts.model import Limits
+from remit.contracts.paths import ensure_private, find_project, inside
 from remit.contracts.problems import ProjectInvalid
+from remit.contracts.project import load_project
+from remit.contracts.project_file import SecretSource, project_schema
 from remit.errors import ConfigError
-from remit.project import (
-    SecretSource,
-    ensure_private,
-    find_project,
-    inside,
-    load_project,
-    project_schema,
-)
 
 EVERYTHING = """\
 [project]
@@ -109,7 +104,6 @@ def test_every_section_is_read_into_its_type(folder: Path) -> None:
     assert project.releases.approval == "role:release-manager"
     assert project.people["lee"].name == "Lee Park"
     assert project.roles == {"it-lead", "release-manager"}
-    assert project.people_with(["it-lead"]) == ("lee",)
 
 
 def test_what_is_left_out_has_a_safe_default(tmp_path: Path) -> None:
@@ -196,14 +190,6 @@ def test_links_that_go_round_in_circles_are_refused(folder: Path) -> None:
         assert not project.path("a").is_file()
     except ConfigError as error:
         assert "round in circles" in error.message  # noqa: PT017 - what happens depends on the version of Python
-
-
-def test_a_secret_file_may_be_absolute_and_is_otherwise_inside(folder: Path) -> None:
-    project = load_project(folder)
-    assert project.secret_path(SecretSource(file="/run/secrets/x")) == Path("/run/secrets/x")
-    assert project.secret_path(SecretSource(file=".remit/x")) == folder.resolve() / ".remit/x"
-    with pytest.raises(ConfigError, match="leads out of the project"):
-        project.secret_path(SecretSource(file="../x"))
 
 
 def test_a_contract_is_found_by_its_name_and_by_nothing_that_is_none(folder: Path) -> None:

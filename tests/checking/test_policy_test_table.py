@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from remit.checking.policy_tests import PolicyTestResult, run_policy_tests
 from remit.contracts.model import (
     Action,
     Approval,
@@ -23,7 +24,6 @@ from remit.contracts.model import (
 )
 from remit.contracts.problems import ProjectInvalid
 from remit.policy.decision import PolicyDecisionPoint
-from remit.policy.policy_tests import PolicyTestResult, run_policy_tests
 from remit.tools.decorator import tool
 from remit.tools.spec import Effect, Money, Resource, ToolContext
 

@@ -1,26 +1,13 @@
-"""The project: a folder with a `remit.toml` in it, its sections in types, and the places that lie in it."""
+"""`remit.toml`, its sections in types."""
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from remit.contracts.document import Document, Unreadable, read_text
 from remit.contracts.model import Base, Limits, Name, Role
-from remit.contracts.partial import partial
-from remit.contracts.problems import ProjectInvalid, errors, quoted
 from remit.contracts.schema import Schema, editor_schema, strict_schema
-from remit.contracts.toml_lines import parse_toml
-from remit.contracts.wording import check_shape
-from remit.errors import ConfigError
-
-FILE: Final = "remit.toml"
-PRIVATE: Final = ".remit"
-CONTRACTS: Final = "contracts"
 
 PersonId = Annotated[
     str,
@@ -176,132 +163,6 @@ class ProjectFile(Base, frozen=True, kw_only=True):
     """The people, by the id in `person/<id>`."""
 
 
-class Project(ProjectFile, frozen=True, kw_only=True):
-    """A loaded project: the sections of its file, and its folder (absolute, symbolic links resolved)."""
-
-    folder: Path
-
-    @property
-    def private(self) -> Path:
-        """`.remit`: keys, secrets, the database. `ensure_private` makes it."""
-        return self.folder / PRIVATE
-
-    @property
-    def contracts(self) -> tuple[Path, ...]:
-        """The folders of the contracts, by name."""
-        return contract_folders(self.folder)
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """Every role that some person holds."""
-        return frozenset(role for person in self.people.values() for role in person.roles)
-
-    def contract_folder(self, name: str) -> Path:
-        """The folder of the contract `name`. Raises `ConfigError` if there is none, or the name is no name."""
-        for folder in self.contracts:
-            if folder.name == name:
-                return folder
-        known = ", ".join(folder.name for folder in self.contracts) or "none"
-        raise ConfigError(f"there is no contract `{name}` in `{CONTRACTS}/`; contracts here: {known}")
-
-    def path(self, reference: str) -> Path:
-        """The file that `reference` names, relative to the project and inside it. Raises `ConfigError`."""
-        return inside(self.folder, self.folder, reference)
-
-    def secret_path(self, source: SecretSource) -> Path:
-        """The file of `source`: relative to the project and inside it, or absolute. Raises `ConfigError`."""
-        reference = source.file or ""
-        return Path(reference) if Path(reference).is_absolute() else self.path(reference)
-
-    def people_with(self, roles: list[str]) -> tuple[str, ...]:
-        """The ids of the people who hold at least one of `roles` (without the prefix `role:`)."""
-        return tuple(name for name, person in self.people.items() if set(roles) & set(person.roles))
-
-
-def find_project(start: Path | None = None) -> Path:
-    """The nearest folder with a `remit.toml`, from `start` (the working directory) upwards. Raises `ConfigError`."""
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file():
-            return folder
-    raise ConfigError(f"no `{FILE}` in `{here}` or above it; run `remit init`, or name the project with `--project`")
-
-
-def load_project(folder: Path) -> Project:
-    """Read and check `remit.toml`. Raises `ProjectInvalid` with every problem that it has."""
-    # The rules are about this module's types.
-    from remit.contracts.project_rules import project_problems
-
-    document = read_project(folder)
-    problems = [*document.problems, *check_shape(document, ProjectFile), *project_problems(document, folder)]
-    project = convert_project(document, folder)
-    if project is None or errors(problems):
-        raise ProjectInvalid(problems)
-    return project
-
-
-def read_project(folder: Path) -> Document:
-    """`remit.toml` as it stands, with its lines; a file that can't be read is a broken document."""
-    try:
-        return parse_toml(read_text(folder / FILE, FILE), FILE)
-    except Unreadable as error:
-        return Document(file=FILE, value=None, lines={}, problems=(error.problem,), broken=frozenset({()}))
-
-
-def convert_project(document: Document, folder: Path) -> Project | None:
-    """The project that a document describes, parts that are wrong left out; `None` if it describes none."""
-    typed = partial(document, ProjectFile)
-    return Project(folder=folder.resolve(), **typed.values) if "project" in typed.values else None
-
-
 def project_schema() -> Schema:
     """The schema of `remit.toml` for editors (`remit schema project`)."""
     return editor_schema(strict_schema(ProjectFile), title="Remit project")
-
-
-def inside(project: Path, base: Path, reference: str) -> Path:
-    """The path that `reference` names from `base`, which must not leave `project`, not by `..` and not by a link.
-
-    The result is absolute and resolved; whether something is there is not asked. Raises `ConfigError`.
-    """
-    if not reference or "\0" in reference or Path(reference).is_absolute():
-        raise ConfigError(f"path {quoted(reference)} is not relative; name a file inside the project")
-    try:
-        resolved = (base / reference).resolve()
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"path {quoted(reference)} goes round in circles; name a file inside the project") from error
-    if not resolved.is_relative_to(project.resolve()):
-        raise ConfigError(f"path {quoted(reference)} leads out of the project; move the file into it")
-    return resolved
-
-
-def contract_folders(folder: Path) -> tuple[Path, ...]:
-    """The folders in `contracts/` of a project, by name; hidden ones are not meant."""
-    try:
-        found = sorted((folder / CONTRACTS).iterdir())
-    except OSError:
-        return ()
-    return tuple(entry for entry in found if entry.is_dir() and entry.name[:1] not in "._")
-
-
-def ensure_private(folder: Path) -> Path:
-    """Make `.remit` in the project `folder`, mode 0700 and ignored by git; tighten it if it stands open.
-
-    Returns its path. Raises `ConfigError` if it can't be made private.
-    """
-    private = folder / PRIVATE
-    try:
-        private.mkdir(mode=0o700, exist_ok=True)
-        state = private.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
-            raise ConfigError(
-                f"`{private}` must be a folder of its own that belongs to this user; move it out of the way"
-            )
-        if stat.S_IMODE(state.st_mode) != 0o700:
-            private.chmod(0o700)
-        ignore = private / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"`{private}` can't be made: {(error.strerror or 'unknown error').lower()}") from error
-    return private

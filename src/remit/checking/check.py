@@ -10,22 +10,14 @@ from remit.contracts.document import Document
 from remit.contracts.files import POLICY_FILE, POLICY_TESTS_FILE
 from remit.contracts.load import ReadContract, read_contract
 from remit.contracts.model import Contract
-from remit.contracts.problems import Problem, Severity, errors, ordered, render, render_json
+from remit.contracts.paths import CONTRACTS, FILE, contract_folders
+from remit.contracts.problems import Problem, Severity, errors, ordered
+from remit.contracts.project import Project, convert_project, read_project
+from remit.contracts.project_file import ProjectFile
 from remit.contracts.project_rules import project_problems
-from remit.contracts.schema import contract_schema
 from remit.contracts.subject import Known
 from remit.contracts.wording import check_shape
 from remit.errors import ConfigError
-from remit.project import (
-    CONTRACTS,
-    FILE,
-    Project,
-    ProjectFile,
-    contract_folders,
-    convert_project,
-    project_schema,
-    read_project,
-)
 from remit.tools.registry import load_tools
 from remit.tools.spec import Effect, ToolSpec
 
@@ -34,19 +26,6 @@ ToolLoader = Callable[[Project], Tools]
 """Loads the tools of a project; raises `ConfigError`, one problem a line, where that can't be done."""
 
 _PLACE = re.compile(r"(?P<file>[^\s:`]+)(?::(?P<line>[0-9]+))?: (?P<message>.+)", re.ASCII)
-
-__all__ = [
-    "Problem",
-    "Severity",
-    "ToolLoader",
-    "check_contract",
-    "check_project",
-    "contract_schema",
-    "project_schema",
-    "project_tools",
-    "render",
-    "render_json",
-]
 
 
 def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
@@ -82,12 +61,6 @@ def project_tools(project: Project) -> Tools:
     """The specs of the tools that a project names, loaded from their modules. Raises `ConfigError`."""
     tools = load_tools(project.tools.modules, project.folder)
     return {name: tool.spec for name, tool in tools.items()}
-
-
-def check_contract(folder: Path, project: Project, tools: Tools) -> list[Problem]:
-    """Every problem of one contract of a sound project."""
-    found = read_contract(folder, project.folder, Known.of(project), tools)
-    return ordered([*found.problems, *_policy_problems(folder, found, tools)])
 
 
 def _tools_are_named(document: Document, problems: list[Problem]) -> bool:
@@ -127,9 +100,9 @@ def _models(contract: Contract) -> dict[str, ToolSpec]:
 def _policy_problems(folder: Path, found: ReadContract, tools: Tools | None) -> list[Problem]:
     """What is wrong with the policy and its tests, judged against the tools' schemas; nothing where one is not known."""
     # Cedar takes a while to import, and a contract that is wrong in itself does without.
-    from remit.contracts.rules_policy import facts_outlast_approvals, holds_name_roles_that_are_held
+    from remit.checking.policy_tests import policy_test_problems
+    from remit.checking.rules_policy import facts_outlast_approvals, holds_name_roles_that_are_held
     from remit.policy.compile import check
-    from remit.policy.policy_tests import policy_test_problems
 
     subject, policy = found.subject, found.files.policy
     contract = subject.for_policy()

@@ -1,0 +1,1 @@
+"""Checking: `remit check` and `remit policy test` read everything of a project and say every problem."""
