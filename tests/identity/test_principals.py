@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from remit.errors import IdentityError, StorageError
-from remit.gate.verdicts import Deny
 from remit.identity.principals import (
     Declared,
     Person,
     PrincipalKind,
     Principals,
+    Refusal,
     agent_principal,
     may_decide,
     parse_principal,
@@ -233,7 +233,7 @@ def person(name: str = "lee", *roles: str) -> Person:
     return Person(id=name, name=name.title(), roles=frozenset(roles or ("it-lead",)), enabled=True)
 
 
-def code_of(verdict: Deny | None) -> str | None:
+def code_of(verdict: Refusal | None) -> str | None:
     return None if verdict is None else verdict.code
 
 
@@ -259,13 +259,13 @@ def test_nobody_decides_about_their_own_doing(
 ) -> None:
     verdict = may_decide(person(), ["role:it-lead"], requester, on_behalf_of, author)
     assert code_of(verdict) == code
-    assert isinstance(verdict, Deny)
+    assert isinstance(verdict, Refusal)
     assert not verdict.message.endswith(".")
 
 
 def test_without_the_role_or_any_role_named_nobody_decides() -> None:
     missing = may_decide(person("lee", "sales"), ["role:it-lead", "role:boss"], AGENT, None, None)
-    assert missing == Deny(
+    assert missing == Refusal(
         code="role_missing",
         message="`person/lee` has none of the roles `boss`, `it-lead`; ask somebody who has",
     )

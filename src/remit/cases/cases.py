@@ -11,9 +11,8 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
 from remit.errors import CaseError, ConfigError, FenceLost, RemitError, RunError, StorageError
-from remit.gate.verdicts import Deny
 from remit.identity.people import People
-from remit.identity.principals import Person, may_decide
+from remit.identity.principals import Person, Refusal, may_decide
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation
 from remit.journal.redaction import Redactor
@@ -264,7 +263,7 @@ class Cases:
             verdict=decision,
         )
 
-    def _refuse(self, case: Case, person: Person, events: list[Event]) -> Deny | None:
+    def _refuse(self, case: Case, person: Person, events: list[Event]) -> Refusal | None:
         """Why this person may not decide. Rules that ask different roles ask for somebody who holds all of them."""
         opened: Mapping[str, Any] = events[0].sealed or events[0].body
         asked = [(role,) for role in dict.fromkeys(case.roles)] or [self._people.roles_of(case.queue)]

@@ -18,7 +18,6 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
 from remit.errors import IdentityError
-from remit.gate.verdicts import Deny
 from remit.storage.database import storage_errors
 from remit.storage.schema import principals
 
@@ -233,13 +232,21 @@ def _article(kind: PrincipalKind) -> str:
     return "an agent" if kind is PrincipalKind.AGENT else "a person"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why somebody may not decide."""
+
+    code: str
+    message: str
+
+
 def may_decide(
     person: Person,
     roles_required: Iterable[str],
     requester: str | None,
     on_behalf_of: str | None,
     author: str | None,
-) -> Deny | None:
+) -> Refusal | None:
     """Whether `person` may decide, by role and by separation of duties; `None` means yes.
 
     One of `roles_required` (`role:it-lead` or `it-lead`) is enough; none named, nobody may. `requester` is
@@ -256,36 +263,36 @@ def may_decide(
     )
 
 
-def _enabled(person: Person) -> Deny | None:
+def _enabled(person: Person) -> Refusal | None:
     if person.enabled:
         return None
-    return Deny(
+    return Refusal(
         code="approver_disabled",
         message=f"`{person.principal}` is disabled or not registered; ask somebody else, or enable it first",
     )
 
 
-def _in_role(person: Person, roles_required: Iterable[str]) -> Deny | None:
+def _in_role(person: Person, roles_required: Iterable[str]) -> Refusal | None:
     required = sorted({role.removeprefix("role:") for role in roles_required} - {""})
     held = {role.removeprefix("role:") for role in person.roles}
     if held.intersection(required):
         return None
     if not required:
-        return Deny(code="role_missing", message="no role is named that may decide this; name one in the contract")
-    return Deny(
+        return Refusal(code="role_missing", message="no role is named that may decide this; name one in the contract")
+    return Refusal(
         code="role_missing",
         message=f"`{person.principal}` has none of the roles {', '.join(f'`{role}`' for role in required)}; "
         "ask somebody who has",
     )
 
 
-def _not_same(person: Person, other: str | None, code: str, what: str) -> Deny | None:
+def _not_same(person: Person, other: str | None, code: str, what: str) -> Refusal | None:
     if other is None:
         return None
     try:
         name = parse_principal(other)
     except IdentityError as error:
-        return Deny(code=error.code, message=error.message)
+        return Refusal(code=error.code, message=error.message)
     if str(name) != person.principal:
         return None
-    return Deny(code=code, message=f"`{person.principal}` {what}, so somebody else must decide")
+    return Refusal(code=code, message=f"`{person.principal}` {what}, so somebody else must decide")
