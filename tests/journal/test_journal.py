@@ -16,7 +16,7 @@ from remit.errors import FenceLost, RunError, StorageError
 from remit.journal.events import START, Draft, Event, EventType, leaf_hash
 from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, RunLog, Settlement
 from remit.journal.vault import Vault
-from remit.limits.meters import Charge, Exhausted, Reserved
+from remit.limits.meters import Charge, Exhausted, Quantity, Reserved
 from remit.storage import schema
 from remit.storage.database import Database, open_database
 from remit.storage.writer import Decide, Locks, Statement, Writer, open_writer
@@ -119,7 +119,7 @@ def draft(body: Any = None, *, type_: EventType = EventType.VALUE_RECORDED, **mo
 
 
 def charge(meter: str = "m", amount: int = 1, limit: int = 10) -> Charge:
-    return Charge(meter=meter, label=f"{limit} of {meter}", limit=limit, window_ms=HOUR_MS, amount=amount)
+    return Charge(meter=meter, quantity=Quantity.CALLS, label=f"{limit} of {meter}", limit=limit, window_ms=HOUR_MS, amount=amount)
 
 
 def entry(log: RunLog, body: Any, **more: Any) -> Entry[Any]:

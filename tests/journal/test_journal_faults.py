@@ -28,7 +28,7 @@ from remit.errors import RemitError, RunError, StorageError
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Entry, Journal, Recording, Reservation, RunLog
 from remit.journal.vault import Vault
-from remit.limits.meters import Charge, Exhausted
+from remit.limits.meters import Charge, Exhausted, Quantity
 from remit.storage.database import BUSY_MS, Database, open_database
 from remit.storage.writer import Statement
 
@@ -189,10 +189,10 @@ def spend(url: str, name: str, start: Barrier, reports: Connection) -> None:
 def charges(name: str, i: int) -> tuple[Charge, ...]:
     """One scarce meter, one wide one, and some that nobody has used before: rows that must be made first."""
     taken = [
-        Charge(meter="scarce", label="scarce", limit=SHARED, window_ms=DAY_MS, amount=1),
-        Charge(meter="wide", label="wide", limit=10_000, window_ms=DAY_MS, amount=3),
-        Charge(meter=f"new-{i % 9}", label="new", limit=10_000, window_ms=DAY_MS, amount=1),
-        Charge(meter=f"a-{i % 5}", label="new", limit=10_000, window_ms=DAY_MS, amount=1),
+        Charge(meter="scarce", quantity=Quantity.CALLS, label="scarce", limit=SHARED, window_ms=DAY_MS, amount=1),
+        Charge(meter="wide", quantity=Quantity.CALLS, label="wide", limit=10_000, window_ms=DAY_MS, amount=3),
+        Charge(meter=f"new-{i % 9}", quantity=Quantity.CALLS, label="new", limit=10_000, window_ms=DAY_MS, amount=1),
+        Charge(meter=f"a-{i % 5}", quantity=Quantity.CALLS, label="new", limit=10_000, window_ms=DAY_MS, amount=1),
     ]
     return tuple(taken if name < "c" else reversed(taken))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from remit.limits.meters import Charge, Exhausted, Meters, Reserved
+from remit.limits.meters import Charge, Exhausted, Meters, Quantity, Reserved
 
 START_US = 1_750_000_000_000_000
 MINUTE_MS = 60_000
@@ -16,7 +16,7 @@ BUCKET_US = 1_000_000
 
 
 def charge(amount: int = 1, *, limit: int = 10, meter: str = "m", window_ms: int = MINUTE_MS) -> Charge:
-    return Charge(meter=meter, label=f"{limit} per minute", limit=limit, window_ms=window_ms, amount=amount)
+    return Charge(meter=meter, quantity=Quantity.CALLS, label=f"{limit} per minute", limit=limit, window_ms=window_ms, amount=amount)
 
 
 @dataclass

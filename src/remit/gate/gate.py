@@ -317,10 +317,5 @@ def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
 
 
 def _settlements(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
-    made: list[Settlement] = []
-    for one in reserved:
-        quantity = one.meter.rsplit("|", 2)[1].rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-        amount = {"writes": over.writes, "rows": over.rows, "money": over.money, "spend": over.spend}.get(quantity, 0)
-        if amount:
-            made.append(Settlement(reserved=one, amount=amount))
-    return tuple(made)
+    given_back = ((one, over.amount_of(one.quantity)) for one in reserved)
+    return tuple(Settlement(reserved=one, amount=amount) for one, amount in given_back if amount)

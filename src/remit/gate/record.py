@@ -100,7 +100,7 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         "classes": sorted(call.redacted.kinds) if call.redacted else [],
         "fields": list(call.fields),
         "demand": _demand(call),
-        "reserved": [[r.meter, r.bucket, r.amount] for r in reserved],
+        "reserved": [[r.meter, r.quantity, r.bucket, r.amount] for r in reserved],
         "verdict": shown_beside["verdict"],
         "key": call.key,
     }

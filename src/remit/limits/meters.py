@@ -33,6 +33,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     meter: str
+    quantity: Quantity
     label: str
     limit: int
     window_ms: int
@@ -43,6 +44,7 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a charge took, and from which bucket, so that it can be given back."""
 
     meter: str
+    quantity: Quantity
     bucket: int
     amount: int
 
@@ -127,4 +129,4 @@ class Meters:
             return Exhausted(charge=charge, used=meter.total)
         meter.add(bucket, charge.amount)
         self._touched.add(charge.meter)
-        return Reserved(meter=charge.meter, bucket=bucket, amount=charge.amount)
+        return Reserved(meter=charge.meter, quantity=charge.quantity, bucket=bucket, amount=charge.amount)

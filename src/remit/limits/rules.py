@@ -50,8 +50,12 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         """What of it falls under a rule. Each quantity is a field of that name; money counts in its own currency only."""
         if rule.quantity is Quantity.MONEY and self.currency != rule.currency:
             return 0
-        amount: int = getattr(self, rule.quantity)
-        return amount
+        return self.amount_of(rule.quantity)
+
+    def amount_of(self, quantity: Quantity) -> int:
+        """What of it is of a quantity, whatever the currency."""
+        found: int = getattr(self, quantity)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +165,14 @@ def charges(rules: ActionRules, demand: Demand, person: str | None) -> tuple[Cha
                 continue
             meter = meter.replace("{person}", person)
         made.append(
-            Charge(meter=meter, label=rule.label, limit=rule.limit, window_ms=rule.window_ms, amount=wanted)
+            Charge(
+                meter=meter,
+                quantity=rule.quantity,
+                label=rule.label,
+                limit=rule.limit,
+                window_ms=rule.window_ms,
+                amount=wanted,
+            )
         )
     return tuple(made)
 

@@ -17,7 +17,7 @@ from remit.gate.verdicts import Allow, Carried, Completed, Denied, Failed, Held,
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE, Clock, RunLog
 from remit.journal.redaction import Redactor
-from remit.limits.meters import Reserved
+from remit.limits.meters import Quantity, Reserved
 from remit.limits.rules import Demand
 from remit.policy.session import PastCall
 from remit.provenance.labels import CONTRACT, USER, untrusted
@@ -161,7 +161,10 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     state, step = folded.state, event.header.span
     original = event.sealed or body
     call = _call_of(state, event, body, original)
-    reserved = tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body["reserved"])
+    reserved = tuple(
+        Reserved(meter=meter, quantity=Quantity(quantity), bucket=bucket, amount=amount)
+        for meter, quantity, bucket, amount in body["reserved"]
+    )
     verdict = body["verdict"]
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
