@@ -16,7 +16,7 @@ SOURCE = Path(remit.__file__).parent
 MAY_REACH = {
     "function": {"gate/execute.py"},
     "reconcile": {"gate/execute.py"},
-    "locate": {"gate/checks/labelled.py"},
+    "locate": {"gate/checks/located.py"},
 }
 # Who may speak to a system of record without the gate: the tools themselves, and those that stage and check the demo.
 MAY_CONNECT = ("connectors/", "demo/")

@@ -16,7 +16,8 @@ from remit.gate.checks.approved import approved
 from remit.gate.checks.authenticate import Authenticate
 from remit.gate.checks.bounded import bounded
 from remit.gate.checks.granted import granted
-from remit.gate.checks.labelled import Located, labelled
+from remit.gate.checks.labelled import labelled
+from remit.gate.checks.located import Located
 from remit.gate.checks.permitted import permitted
 from remit.gate.checks.verified import Verified
 from remit.gate.checks.well_formed import well_formed
