@@ -224,7 +224,7 @@ async def undurable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[lis
                     tenant=authority.tenant,
                     region=authority.region,
                     scopes=scopes_of(authority.contract),
-                    contract=authority.release,
+                    release=authority.release,
                     run=opened,
                 ),
                 remit.clock(),

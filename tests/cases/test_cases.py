@@ -86,7 +86,7 @@ async def propose_again(remit: Remit, run: str, **changed: Any) -> Outcome:
             tenant=authority.tenant,
             region=authority.region,
             scopes=scopes,
-            contract=authority.release,
+            release=authority.release,
             run=run,
         )
         token = remit.issuer.issue(request, remit.clock())
@@ -263,7 +263,7 @@ def agent_token(remit: Remit, run: str, on_behalf_of: str | None = None) -> str:
         tenant=authority.tenant,
         region=authority.region,
         scopes=("cases:decide", *scopes_of(authority.contract)),
-        contract=authority.release,
+        release=authority.release,
         run=run,
         on_behalf_of=on_behalf_of,
     )

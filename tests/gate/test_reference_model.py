@@ -198,7 +198,7 @@ def token_for(remit: Remit, contract: str, run: str, kind: str) -> str:
         tenant=authority.tenant,
         region=authority.region,
         scopes=scopes_of(authority.contract),
-        contract=authority.release,
+        release=authority.release,
         run=run if kind != "other run" else "run-0123456789abcdef",
     )
     return remit.issuer.issue(request, remit.clock() - (3_600_000_000 if kind == "expired" else 0))

@@ -339,7 +339,7 @@ async def test_an_approval_is_for_the_value_behind_a_pseudonym_and_not_for_the_p
                 tenant=authority.tenant,
                 region=authority.region,
                 scopes=scopes_of(authority.contract),
-                contract=authority.release,
+                release=authority.release,
                 run=run,
             )
             token = remit.issuer.issue(request, remit.clock())

@@ -43,14 +43,14 @@ NOW_S = 1_750_000_000
 NOW_US = NOW_S * 1_000_000
 SECOND_US = 1_000_000
 ISSUER, AUDIENCE, TENANT = "urn:remit:northwind", "remit", "northwind"
-AGENT, PERSON, RUN, CONTRACT = "agent/northwind/it-tickets", "person/lee", "run-1", "c" * 64
+AGENT, PERSON, RUN, RELEASE = "agent/northwind/it-tickets", "person/lee", "run-1", "c" * 64
 
 REQUEST = TokenRequest(
     principal=AGENT,
     tenant=TENANT,
     region="eu",
     scopes=("tool:tracker.read", "tool:tracker.update", "tool:tracker.update#category"),
-    contract=CONTRACT,
+    release=RELEASE,
     run=RUN,
     on_behalf_of=PERSON,
 )
@@ -65,7 +65,7 @@ PAYLOAD: dict[str, Any] = {
     "iat": NOW_S,
     "nbf": NOW_S,
     "exp": NOW_S + 600,
-    "contract": CONTRACT,
+    "release": RELEASE,
     "run": RUN,
 }
 
@@ -137,7 +137,7 @@ def test_what_was_issued_verifies_and_says_what_was_asked(desk: Desk) -> None:
         region="eu",
         audience=AUDIENCE,
         scopes=REQUEST.scopes,
-        contract=CONTRACT,
+        release=RELEASE,
         run=RUN,
         jti=claims.jti,
         iat=NOW_S,
@@ -167,7 +167,7 @@ def test_an_agent_that_acts_for_nobody_is_itself_the_subject(desk: Desk) -> None
 def test_a_persons_token_is_bound_to_no_run(desk: Desk) -> None:
     request = TokenRequest(principal=PERSON, tenant=TENANT, scopes=())
     claims = desk.verifier.verify(desk.issuer.issue(request, NOW_US), NOW_US)
-    assert (claims.principal, claims.on_behalf_of, claims.run, claims.contract) == (PERSON, None, None, None)
+    assert (claims.principal, claims.on_behalf_of, claims.run, claims.release) == (PERSON, None, None, None)
     assert claims.scopes == ()
 
 
@@ -212,7 +212,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no expiry": ({"exp": ...}, "token_malformed"),
     "no run": ({"run": ...}, "token_malformed"),
     "an empty run": ({"run": ""}, "token_malformed"),
-    "no contract": ({"contract": ...}, "token_malformed"),
+    "no release": ({"release": ...}, "token_malformed"),
     "no jti": ({"jti": ...}, "token_malformed"),
     "an expiry as text": ({"exp": str(NOW_S + 600)}, "token_malformed"),
     "an expiry with a fraction": ({"exp": NOW_S + 600.5}, "token_malformed"),
@@ -220,7 +220,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an expiry beyond 64 bits": ({"exp": 10**30}, "token_malformed"),
     "a person bound to a run": ({"sub": PERSON}, "token_malformed"),
     "a person who acts for a person": (
-        {"sub": PERSON, "act": {"sub": "person/kim"}, "run": ..., "contract": ...},
+        {"sub": PERSON, "act": {"sub": "person/kim"}, "run": ..., "release": ...},
         "token_malformed",
     ),
     "an agent that acts for an agent": ({"act": {"sub": AGENT}}, "token_malformed"),
@@ -512,11 +512,11 @@ def change(**fields: Any) -> Callable[[], TokenRequest]:
 
 REFUSED: dict[str, tuple[Callable[[], TokenRequest], str]] = {
     "an agent without a run": (change(run=None), "token_malformed"),
-    "an agent without a contract": (change(contract=None), "token_malformed"),
+    "an agent without a release": (change(release=None), "token_malformed"),
     "an agent of another tenant": (change(tenant="southwind"), "token_wrong_tenant"),
     "a person with a run": (change(principal=PERSON, on_behalf_of=None), "token_malformed"),
     "a person for a person": (
-        change(principal=PERSON, on_behalf_of="person/kim", run=None, contract=None),
+        change(principal=PERSON, on_behalf_of="person/kim", run=None, release=None),
         "token_malformed",
     ),
     "an agent for an agent": (change(on_behalf_of=AGENT), "token_malformed"),

@@ -67,7 +67,7 @@ class Hostile:
             tenant=authority.tenant,
             region=authority.region,
             scopes=scopes_of(authority.contract),
-            contract=authority.release,
+            release=authority.release,
             run=run or self.run.id,
         )
         return self.remit.issuer.issue(request, self.remit.clock() - minutes_ago * 60_000_000)

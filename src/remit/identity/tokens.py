@@ -85,8 +85,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     region: str | None
     audience: str
     scopes: tuple[str, ...]
-    contract: str | None
-    """The digest of the contract that the scopes were derived from; `None` in a person's token."""
+    release: str | None
+    """The digest of the release that an agent acts under; `None` in a person's token."""
     run: str | None
     """The one run that an agent's token is good for; `None` in a person's token."""
     jti: str
@@ -103,13 +103,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenRequest:
-    """What a token is to say; an agent's needs `contract` (its digest) and `run`, a person's has neither."""
+    """What a token is to say; an agent's needs `release` (its digest) and `run`, a person's has neither."""
 
     principal: str
     tenant: str
     scopes: tuple[str, ...]
     region: str | None = None
-    contract: str | None = None
+    release: str | None = None
     run: str | None = None
     on_behalf_of: str | None = None
 
@@ -131,7 +131,7 @@ class _Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exp: int
     act: _Actor | None = None
     region: str | None = None
-    contract: str | None = None
+    release: str | None = None
     run: str | None = None
 
 
@@ -164,7 +164,7 @@ class TokenIssuer:
             iss=self._issuer,
             aud=self._audience,
             sub=acts_for or request.principal,
-            client_id=request.principal if request.contract else PERSON_CLIENT,
+            client_id=request.principal if request.release else PERSON_CLIENT,
             tenant=request.tenant,
             jti=secrets.token_urlsafe(16),
             scope=" ".join(request.scopes),
@@ -173,7 +173,7 @@ class TokenIssuer:
             exp=now_s + self.lifetime_s,
             act=_Actor(request.principal) if acts_for else None,
             region=request.region,
-            contract=request.contract,
+            release=request.release,
             run=request.run,
         )
         token = self._keys.sign(msgspec.json.encode(payload), TYPE)
@@ -196,12 +196,12 @@ def _check_parties(stated: TokenRequest | Claims) -> None:
                 f"`{name}` is not of tenant `{ascii(stated.tenant)[1:-1]}`; use the tenant's own principal",
                 code="token_wrong_tenant",
             )
-        if not stated.contract or not stated.run:
+        if not stated.release or not stated.run:
             raise IdentityError(
-                f"the token of `{name}` lacks a contract or a run; an agent's is bound to one of each",
+                f"the token of `{name}` lacks a release or a run; an agent's is bound to one of each",
                 code="token_malformed",
             )
-    elif stated.contract is not None or stated.run is not None or person is not None:
+    elif stated.release is not None or stated.run is not None or person is not None:
         raise IdentityError(
             f"the token of `{name}` is bound to a run or acts for somebody; only an agent's token does",
             code="token_malformed",
@@ -434,7 +434,7 @@ def _claims(payload: _Payload, kid: str) -> Claims:
         region=payload.region,
         audience=payload.aud,
         scopes=tuple(payload.scope.split(" ")) if payload.scope else (),
-        contract=payload.contract,
+        release=payload.release,
         run=payload.run,
         jti=payload.jti,
         iat=payload.iat,

@@ -246,7 +246,7 @@ class Engine:
                     tenant=authority.tenant,
                     region=authority.region,
                     scopes=scopes,
-                    contract=authority.release,
+                    release=authority.release,
                     run=state.run,
                     on_behalf_of=state.on_behalf_of,
                 )

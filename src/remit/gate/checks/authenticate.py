@@ -1,4 +1,4 @@
-"""1. Authenticate: the token is valid, unexpired, meant for this gate, and bound to this run and contract."""
+"""1. Authenticate: the token is valid, unexpired, meant for this gate, and bound to this run and release."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Authenticate:
             return Deny(code="token_wrong_principal", message=f"the token is not one of `{authority.principal}`")
         if claims.run != run.run:
             return Deny(code="token_wrong_run", message="the token was issued for another run")
-        if claims.contract != authority.release:
-            return Deny(code="token_wrong_contract", message="the token was issued under another release")
+        if claims.release != authority.release:
+            return Deny(code="token_wrong_release", message="the token was issued under another release")
         if claims.on_behalf_of != run.on_behalf_of:
             return Deny(code="token_wrong_person", message="the token acts for somebody else than the run does")
         return replace(call, claims=claims)
