@@ -158,9 +158,9 @@ def show_case(
 
     async def use(remit: Remit) -> CasePage:
         from remit.cli.case_page import CasePage
-        from remit.cli.lookup import find_case, find_person
+        from remit.cli.lookup import find, find_person
 
-        found = remit.cases.get(find_case(remit, case))
+        found = remit.cases.get(find(remit, "case", case))
         token = None if by is None else remit.person_token(find_person(remit, by))
         revealed = None if token is None else await remit.cases.reveal(found.case, token=token)
         return CasePage(
@@ -256,9 +256,9 @@ def _decide(word: str, deciding: _Deciding, project: ProjectOption) -> None:
 
 
 async def _decide_one(remit: Remit, start: str, decision: Decision, person: str, reason: str) -> None:
-    from remit.cli.lookup import find_case
+    from remit.cli.lookup import find
 
-    case = find_case(remit, start)
+    case = find(remit, "case", start)
     decided = await remit.cases.decide(case, decision, token=remit.person_token(person), reason=reason)
     lines = [line((decided.case, "bold"), " ", (decision, style_of(decision)), f" by {decided.decided_by}")]
     try:

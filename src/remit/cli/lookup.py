@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Table, select
 
 from remit.contracts.problems import did_you_mean, quoted
-from remit.errors import CaseError, IdentityError, RunError
+from remit.errors import CaseError, IdentityError, RemitError, RunError
 from remit.storage import schema
 from remit.storage.database import storage_errors
 
 if TYPE_CHECKING:
     from remit.app import Remit
 
+Kind = Literal["run", "case"]
+
+_WHERE: Mapping[Kind, tuple[Table, type[RemitError]]] = {
+    "run": (schema.runs, RunError),
+    "case": (schema.cases, CaseError),
+}
 _NAMED = 3
 """How many ids are named where several begin alike."""
 
 
-def find_run(remit: Remit, start: str) -> str:
-    """The run whose id is or begins with `start`. Raises `RunError`: `run_not_found`, `run_ambiguous`."""
-    found = _begin_with(remit, schema.runs, "run", start)
+def find(remit: Remit, kind: Kind, start: str) -> str:
+    """The run or case whose id is or begins with `start`. Raises `RunError` or `CaseError`, `…_not_found`, `…_ambiguous`."""
+    table, error = _WHERE[kind]
+    found = _begin_with(remit, table, kind, start)
     if not found:
-        raise RunError(f"there is no run {quoted(start)}; `remit runs` lists them", code="run_not_found")
+        raise error(f"there is no {kind} {quoted(start)}; `remit {kind}s` lists them", code=f"{kind}_not_found")
     if len(found) > 1:
-        raise RunError(_several("runs", start, found), code="run_ambiguous")
-    return found[0]
-
-
-def find_case(remit: Remit, start: str) -> str:
-    """The case whose id is or begins with `start`. Raises `CaseError`: `case_not_found`, `case_ambiguous`."""
-    found = _begin_with(remit, schema.cases, "case", start)
-    if not found:
-        raise CaseError(f"there is no case {quoted(start)}; `remit cases` lists them", code="case_not_found")
-    if len(found) > 1:
-        raise CaseError(_several("cases", start, found), code="case_ambiguous")
+        more = ", …" if len(found) > _NAMED else ""
+        named = f"{', '.join(found[:_NAMED])}{more}"
+        raise error(
+            f"several {kind}s begin with {quoted(start)}: {named}; give more of the id", code=f"{kind}_ambiguous"
+        )
     return found[0]
 
 
@@ -54,7 +56,7 @@ def storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _begin_with(remit: Remit, table: Table, kind: str, start: str) -> list[str]:
+def _begin_with(remit: Remit, table: Table, kind: Kind, start: str) -> list[str]:
     start = storable(start)
     wanted = start if start.startswith(f"{kind}-") else f"{kind}-{start}"
     column: Any = table.c[kind]
@@ -62,8 +64,3 @@ def _begin_with(remit: Remit, table: Table, kind: str, start: str) -> list[str]:
     with storage_errors(f"look for the {kind}"), remit.database.engine.connect() as connection:
         found = [row[0] for row in connection.execute(query.order_by(column).limit(_NAMED + 1))]
     return [wanted] if wanted in found else found
-
-
-def _several(what: str, start: str, found: list[str]) -> str:
-    more = ", …" if len(found) > _NAMED else ""
-    return f"several {what} begin with {quoted(start)}: {', '.join(found[:_NAMED])}{more}; give more of the id"

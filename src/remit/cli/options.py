@@ -39,11 +39,11 @@ class CaseOptions:
 
     def asked(self, remit: Remit) -> CaseFilter:
         """The filters as the cases take them. Raises `RunError` for a run that isn't there."""
-        from remit.cli.lookup import find_run, storable
+        from remit.cli.lookup import find, storable
 
         chosen: CaseFilter = {}
         if self.run is not None:
-            chosen["run"] = find_run(remit, self.run)
+            chosen["run"] = find(remit, "run", self.run)
         if self.rule is not None:
             chosen["rule"] = storable(self.rule)
         if self.contract is not None:

@@ -159,10 +159,10 @@ def close(
     """
 
     async def use(remit: Remit) -> RunResult:
-        from remit.cli.lookup import find_person, find_run
+        from remit.cli.lookup import find, find_person
 
         token = remit.person_token(find_person(remit, by))
-        return await remit.close_run(find_run(remit, run), token=token, reason=reason)
+        return await remit.close_run(find(remit, "run", run), token=token, reason=reason)
 
     result = with_remit(project, use)
     with reporting(f"{result.run} is {result.outcome}"):
@@ -202,10 +202,10 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
     """
 
     async def use(remit: Remit) -> tuple[list[Event], str | None, int]:
-        from remit.cli.lookup import find_run
+        from remit.cli.lookup import find
         from remit.cli.run_list import trouble_of
 
-        found = find_run(remit, run)
+        found = find(remit, "run", run)
         return remit.journal.reader.events(found), trouble_of(remit, found), remit.clock()
 
     events, trouble, now = with_remit(project, use)

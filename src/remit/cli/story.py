@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from rich.text import Text
 
@@ -162,8 +162,10 @@ class Story:
                 yield from self._indented(f"{body.get('by')} saw the originals")
             case EventType.RUN_RESUMED:
                 yield from self._indented((f"the run went on {clock_time(event.header.at)} UTC", "dim"))
-            case _:
-                return
+            case EventType.RUN_OPENED | EventType.RUN_CLOSED | EventType.CALL_DECIDED | EventType.VALUE_RECORDED:
+                pass  # told apart from what came of a step
+            case never:
+                assert_never(never)
 
     def _asked_at(self, decided: Event) -> int:
         """When the case was opened that an event decides."""
