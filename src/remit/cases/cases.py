@@ -12,10 +12,11 @@ from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
 from remit.errors import CaseError, ConfigError, FenceLost, RemitError, RunError, StorageError
 from remit.identity.people import People
-from remit.identity.principals import Person, Refusal, may_decide
+from remit.identity.principals import Person, may_decide
 from remit.journal.events import Draft, Event, EventType
-from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation
+from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
+from remit.runs.by_person import commit_by
 from remit.runs.program import Programs
 from remit.storage import rows, schema
 from remit.storage.database import Database, storage_errors
@@ -186,42 +187,28 @@ class Cases:
     async def _reveal(self, case: Case, person: Person) -> Revealed:
         log, events = self._journal.reopen(case.run)
         question = _question(case, events)
-        refused = self._refuse(case, person, events)
-        if refused is not None:
-            raise CaseError(refused.message, code=refused.code)
+        self._check_may_decide(case, person, events)
         draft = Draft(
             type=EventType.CASE_REVEALED,
             actor=self._redactor.pseudonym("person", person.principal),
             span=case.step,
             body={"case": case.case, "by": person.principal, "shown_digest": question.get("shown_digest", "")},
         )
-
-        def write(reservation: Reservation) -> Recording[None]:
-            if isinstance(reservation, Disabled):
-                raise CaseError(f"`{person.principal}` is disabled", code="approver_disabled")
-            return Recording(value=None, drafts=[draft])
-
-        await self._journal.commit(Entry(log=log, record=write, principals=(person.principal,)))
+        await commit_by(person.principal, self._journal, log, [draft])
         return _revealed(case, events)
 
     async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:
         log, events = self._journal.reopen(case.run)
         question = _question(case, events)
-        refused = self._refuse(case, person, events)
-        if refused is not None:
-            raise CaseError(refused.message, code=refused.code)
+        self._check_may_decide(case, person, events)
         if decision is Decision.APPROVED:
             self._check_at_hand(case, events)
         draft = self._draft(case, question, decision, person, reason)
-
-        def write(reservation: Reservation) -> Recording[None]:
-            if isinstance(reservation, Disabled):
-                raise CaseError(f"`{person.principal}` is disabled", code="approver_disabled")
-            closing = rows.decide_case(case.case, decision, person.principal, now)
-            return Recording(value=None, drafts=[draft], statements=[closing, rows.make_ready(case.run, now)])
-
+        closing = rows.decide_case(case.case, decision, person.principal, now)
         try:
-            await self._journal.commit(Entry(log=log, record=write, principals=(person.principal,)))
+            await commit_by(
+                person.principal, self._journal, log, [draft], [closing, rows.make_ready(case.run, now)]
+            )
         except StorageError as error:
             if error.code == "row_changed":
                 message = f"case `{case.case}` was decided by somebody else just now"
@@ -263,15 +250,14 @@ class Cases:
             verdict=decision,
         )
 
-    def _refuse(self, case: Case, person: Person, events: list[Event]) -> Refusal | None:
-        """Why this person may not decide. Rules that ask different roles ask for somebody who holds all of them."""
+    def _check_may_decide(self, case: Case, person: Person, events: list[Event]) -> None:
+        """Rules that ask different roles ask for somebody who holds all of them."""
         opened: Mapping[str, Any] = events[0].sealed or events[0].body
         asked = [(role,) for role in dict.fromkeys(case.roles)] or [self._people.roles_of(case.queue)]
         for roles in asked:
             refused = may_decide(person, roles, events[0].header.actor, opened.get("on_behalf_of"), None)
             if refused is not None:
-                return refused
-        return None
+                raise CaseError(refused.message, code=refused.code)
 
     def _read(self, query: Select[Any]) -> list[Case]:
         with storage_errors("read the cases"), self._database.engine.connect() as connection:

@@ -12,8 +12,9 @@ from remit.errors import CaseError, RunError
 from remit.identity.people import People
 from remit.identity.principals import may_decide
 from remit.journal.events import Draft, Event, EventType
-from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, RunLog
+from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
+from remit.runs.by_person import commit_by
 from remit.runs.fold import Folded
 from remit.runs.leases import held
 from remit.runs.program import RunResult
@@ -102,17 +103,9 @@ class Closing:
         # A header holds nothing personal.
         actor = self._redactor.pseudonym("person", person)
         closed = _closed(self._redactor, actor, body, now - events[0].header.at)
-        await self._commit(log, person, [*drafts, closed], outcome)
+        statements = _closing_statements(lease.run, outcome, now)
+        await commit_by(person, self.journal, log, [*drafts, closed], statements)
         return RunResult(run=lease.run, outcome=outcome, reason=said)
-
-    async def _commit(self, log: RunLog, person: str, drafts: Sequence[Draft], outcome: str) -> None:
-        def write(reservation: Reservation) -> Recording[None]:
-            if isinstance(reservation, Disabled):
-                raise CaseError(f"`{person}` is disabled", code="approver_disabled")
-            statements = _closing_statements(log.run, outcome, self.journal.clock())
-            return Recording(value=None, drafts=drafts, statements=statements)
-
-        await self.journal.commit(Entry(log=log, record=write, principals=(person,)))
 
 
 def _closed(redactor: Redactor, actor: str, body: dict[str, Json], took_us: int) -> Draft:
