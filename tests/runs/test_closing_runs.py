@@ -12,8 +12,9 @@ from project import REFUND, Shop, make_shop, write_action
 from remit import Remit, RunResult
 from remit.cases.cases import Decision
 from remit.errors import CaseError, RunError
-from remit.journal.events import EventType
+from remit.journal.events import Draft, EventType
 from remit.journal.journal import system_clock
+from remit.runs.by_person import commit_by
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +130,13 @@ async def test_a_call_without_an_outcome_is_unknown_when_its_run_is_ended(shop: 
         assert (result.outcome, "`put.none`" in result.reason) == ("unknown", True)
         types = [event.type for event in remit.journal.reader.events(run)]
         assert types[-2:] == [EventType.CALL_UNKNOWN, EventType.RUN_CLOSED]
+
+
+async def test_whoever_is_disabled_at_the_last_moment_writes_nothing(later: Remit, held: RunResult) -> None:
+    log, before = later.journal.reopen(held.run)
+    later.principals.disable("person/lee", later.clock())
+    seen = Draft(type=EventType.CASE_REVEALED, actor="person", body={"case": held.case, "by": "person/lee"})
+    with pytest.raises(CaseError) as refused:
+        await commit_by("person/lee", later.journal, log, [seen])
+    assert refused.value.code == "approver_disabled"
+    assert later.journal.reader.events(held.run) == before
