@@ -48,8 +48,8 @@ def thumbprint(jwk: dict[str, Any]) -> str:
 @ALGORITHMS
 def test_the_first_use_makes_files_that_only_their_owner_can_read(tmp_path: Path, algorithm: str) -> None:
     folder = tmp_path / ".remit" / "keys"
-    ring = KeyRing.open(folder, algorithm, NOW_US)
-    assert ring.wrap_key.reveal() == master_key(folder).reveal()
+    KeyRing.open(folder, algorithm, NOW_US)
+    master_key(folder)
     pseudonym_key(folder)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {".lock": 0o600, "signing.json": 0o600, "master.key": 0o600, "pseudonym.key": 0o600}

@@ -239,15 +239,6 @@ def test_even_signed_by_our_own_key_it_is_refused_with(desk: Desk, what: str) ->
     assert desk.refused(desk.claiming(**claims)) == code
 
 
-def test_a_token_of_another_run_is_refused_where_the_run_is_known(desk: Desk) -> None:
-    assert desk.verifier.verify_for_run(desk.token, RUN, NOW_US).run == RUN
-    person = desk.issuer.issue(TokenRequest(principal=PERSON, tenant=TENANT, scopes=()), NOW_US)
-    for token, run in ((desk.token, "run-2"), (desk.token, ""), (person, RUN)):
-        with pytest.raises(IdentityError) as caught:
-            desk.verifier.verify_for_run(token, run, NOW_US)
-        assert caught.value.code == "token_wrong_run"
-
-
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", ""])
 def test_a_token_without_a_signature_is_refused(desk: Desk, algorithm: str) -> None:
     _, payload, signature = desk.token.split(".")

@@ -70,7 +70,7 @@ def classifier() -> TextClassifier:
 
 def test_every_head_is_learned_from_the_same_texts(classifier: TextClassifier) -> None:
     unseen = tickets(60, seed=2)
-    predicted = classifier.predict_many([example.text for example in unseen])
+    predicted = [classifier.predict(example.text) for example in unseen]
     for head in ("category", "priority"):
         right = sum(p[head].label == e.labels[head] for p, e in zip(predicted, unseen, strict=True))
         assert right >= 57, head
@@ -87,11 +87,6 @@ def test_a_ranking_holds_every_label_and_is_a_distribution(classifier: TextClass
             assert 0 < prediction.confidence < 1
 
 
-def test_a_batch_gives_what_single_texts_give(classifier: TextClassifier) -> None:
-    texts = [example.text for example in tickets(10, seed=4)]
-    assert classifier.predict_many(texts) == [classifier.predict(text) for text in texts]
-
-
 def test_neither_the_order_of_the_examples_nor_a_second_training_changes_anything(classifier: TextClassifier) -> None:
     shuffled = tickets(120, seed=1)
     random.Random(9).shuffle(shuffled)
@@ -99,7 +94,7 @@ def test_neither_the_order_of_the_examples_nor_a_second_training_changes_anythin
     texts = [example.text for example in tickets(10, seed=5)]
     assert again.digest == classifier.digest
     assert again.heads == classifier.heads
-    assert again.predict_many(texts) == classifier.predict_many(texts)
+    assert [again.predict(text) for text in texts] == [classifier.predict(text) for text in texts]
 
 
 def test_the_digest_names_texts_labels_and_targets(classifier: TextClassifier) -> None:
@@ -196,7 +191,7 @@ def test_labels_without_a_pattern_earn_no_confidence_even_when_every_text_stands
     trained = TextClassifier.train(drawn * 3, targets=["coin"])
     # Copies of a held-out text among those trained on would make this look like near certainty.
     assert trained.heads["coin"].accuracy < 0.65
-    predicted = trained.predict_many([example.text for example in tickets(50, seed=13)])
+    predicted = [trained.predict(example.text) for example in tickets(50, seed=13)]
     assert sum(p["coin"].confidence for p in predicted) / 50 < 0.7
 
 
@@ -278,7 +273,7 @@ def test_real_service_desk_tickets_are_predicted_well_and_honestly() -> None:
     mapping = ColumnMapping(title="title", body="body", labels={head: head for head in heads})
     train, rest = split_tickets(read_tickets(REAL_TICKETS, mapping), train_share=0.6)
     trained = TextClassifier.train([Example(text=t.text, labels=t.labels) for t in train], targets=heads)
-    predicted = trained.predict_many([t.text for t in rest])
+    predicted = [trained.predict(t.text) for t in rest]
     measured = {
         head: report([score(p[head].ranking, t.labels[head]) for p, t in zip(predicted, rest, strict=True)])
         for head in heads

@@ -265,11 +265,6 @@ class KeyRing:
         """The RFC 7638 thumbprint of the key that signs."""
         return self._current().active.kid
 
-    @property
-    def wrap_key(self) -> SecretKey:
-        """The project's master key; see `master_key`."""
-        return master_key(self._folder)
-
     def sign(self, payload: bytes, typ: str) -> str:
         """A compact JWS (RFC 7515) by the active key; its header holds `alg`, `kid` and `typ` alone."""
         active = self._current().active

@@ -347,13 +347,6 @@ class TokenVerifier:
             raise
         return known
 
-    def verify_for_run(self, token: str, run: str, now_us: int) -> Claims:
-        """As `verify`, for an agent's token that must be bound to `run`; else `token_wrong_run`."""
-        claims = self.verify(token, now_us)
-        if claims.run != run:
-            raise IdentityError("the token was issued for another run; use this run's own", code="token_wrong_run")
-        return claims
-
     def _remember(self, digest: bytes, claims: Claims) -> None:
         with self._lock:
             while len(self._cache) >= self._cache_size:

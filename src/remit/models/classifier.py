@@ -163,13 +163,6 @@ class TextClassifier:
             start = stop
         return answers
 
-    def predict_many(self, texts: Iterable[str]) -> list[dict[str, Prediction]]:
-        """Predict every head for each text, in order, with the very same result as one by one.
-
-        Nearly all the time goes into cutting texts into n-grams, which a matrix would not make faster.
-        """
-        return [self.predict(text) for text in texts]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _FittedHead:
