@@ -164,6 +164,18 @@ class Story:
                 yield from self._indented((f"the run went on {clock_time(event.header.at)} UTC", "dim"))
             case EventType.RUN_OPENED | EventType.RUN_CLOSED | EventType.CALL_DECIDED | EventType.VALUE_RECORDED:
                 pass  # told apart from what came of a step
+            case (
+                EventType.PRINCIPAL_CHANGED
+                | EventType.RELEASE_APPROVED
+                | EventType.RUN_ERASED
+                | EventType.ORIGINALS_DROPPED
+                | EventType.HOLD_PLACED
+                | EventType.HOLD_LIFTED
+                | EventType.VALUE_REVEALED
+                | EventType.RUN_REPLAYED
+                | EventType.RECORD_EXPORTED
+            ):
+                yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))
             case never:
                 assert_never(never)
 
