@@ -19,7 +19,6 @@ from remit.gate.context import Clients
 from remit.gate.gate import Gate
 from remit.gate.verdicts import Outcome
 from remit.identity.keys import master_key
-from remit.identity.tokens import TokenRequest, scopes_of
 from remit.journal.journal import Journal
 from remit.journal.vault import Vault
 from remit.runs.foreign import ForeignRun
@@ -217,18 +216,7 @@ async def undurable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[lis
         for number in range(runs):
             opened = await remit.engine.open("desk", _request(number))
             _, folded = await stack.enter_async_context(remit.engine.session(opened))
-            authority = folded.state.authority
-            token = remit.issuer.issue(
-                TokenRequest(
-                    principal=authority.principal,
-                    tenant=authority.tenant,
-                    region=authority.region,
-                    scopes=scopes_of(authority.contract),
-                    release=authority.release,
-                    run=opened,
-                ),
-                remit.clock(),
-            )
+            token = remit.issuer.issue(folded.state.authority.token_request(opened), remit.clock())
             run = Run(folded, gate=gate, journal=journal, token=lambda held=token: held)
             callers.append(Caller(run=run, arguments=Arguments(seed + number)))
         yield callers

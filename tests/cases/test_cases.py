@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from remit import Completed, Denied, Held, Outcome, Remit
 from remit.cases.cases import Case, Decision
 from remit.errors import CaseError, IdentityError, StorageError
 from remit.gate.call import Proposal
-from remit.identity.tokens import TokenRequest, scopes_of
+from remit.identity.tokens import TokenRequest
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import system_clock
 from remit.runs.engine import RunResult
@@ -79,17 +80,7 @@ async def propose_again(remit: Remit, run: str, **changed: Any) -> Outcome:
     """Propose the held step once more, as a run does that is taken up again."""
     async with remit.engine.session(run) as (_, folded):
         state = folded.state
-        scopes = scopes_of(state.authority.contract)
-        authority = state.authority
-        request = TokenRequest(
-            principal=authority.principal,
-            tenant=authority.tenant,
-            region=authority.region,
-            scopes=scopes,
-            release=authority.release,
-            run=run,
-        )
-        token = remit.issuer.issue(request, remit.clock())
+        token = remit.issuer.issue(state.authority.token_request(run), remit.clock())
         args = {"order": 4, "amount": {"amount": "60.00", "currency": "EUR"}, "account": "DE1", **changed}
         proposal = Proposal(tool="payments.refund", args=args, step="1", token=token)
         return await remit.pipeline.propose(state, proposal)
@@ -257,17 +248,8 @@ async def test_a_disabled_person_does_not_approve(remit: Remit) -> None:
 
 def agent_token(remit: Remit, run: str, on_behalf_of: str | None = None) -> str:
     """The token with which the run itself acts, and which it must not be able to approve with."""
-    authority = remit.program("refunds").authority
-    request = TokenRequest(
-        principal=authority.principal,
-        tenant=authority.tenant,
-        region=authority.region,
-        scopes=("cases:decide", *scopes_of(authority.contract)),
-        release=authority.release,
-        run=run,
-        on_behalf_of=on_behalf_of,
-    )
-    return remit.issuer.issue(request, remit.clock())
+    request = remit.program("refunds").authority.token_request(run, on_behalf_of)
+    return remit.issuer.issue(replace(request, scopes=("cases:decide", *request.scopes)), remit.clock())
 
 
 @pytest.mark.parametrize("on_behalf_of", [None, "person/lee"])

@@ -19,7 +19,6 @@ from project import Shop, make_shop
 from remit import Completed, Denied, Failed, Held, Outcome, Rejected, Remit
 from remit.cases.cases import Decision
 from remit.gate.call import Proposal
-from remit.identity.tokens import TokenRequest, scopes_of
 
 MODEST = settings(
     deadline=None,
@@ -190,17 +189,9 @@ def told(outcome: Outcome) -> tuple[str, str]:
 
 
 def token_for(remit: Remit, contract: str, run: str, kind: str) -> str:
-    authority = remit.program(contract).authority
     if kind == "none":
         return ""
-    request = TokenRequest(
-        principal=authority.principal,
-        tenant=authority.tenant,
-        region=authority.region,
-        scopes=scopes_of(authority.contract),
-        release=authority.release,
-        run=run if kind != "other run" else "run-0123456789abcdef",
-    )
+    request = remit.program(contract).authority.token_request(run if kind != "other run" else "run-0123456789abcdef")
     return remit.issuer.issue(request, remit.clock() - (3_600_000_000 if kind == "expired" else 0))
 
 

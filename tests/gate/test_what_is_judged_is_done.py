@@ -14,7 +14,6 @@ from remit import Completed, Denied, Remit
 from remit.cases.cases import Decision
 from remit.errors import RunError
 from remit.gate.call import Proposal
-from remit.identity.tokens import TokenRequest, scopes_of
 from remit.journal.events import Event, EventType
 from remit.values import digest
 
@@ -333,16 +332,8 @@ async def test_an_approval_is_for_the_value_behind_a_pseudonym_and_not_for_the_p
         assert shown["account"].startswith("<email:")
         await remit.cases.decide(case, Decision.APPROVED, token=remit.person_token("lee"))
         async with remit.engine.session(run) as (_, folded):
-            state, authority = folded.state, folded.state.authority
-            request = TokenRequest(
-                principal=authority.principal,
-                tenant=authority.tenant,
-                region=authority.region,
-                scopes=scopes_of(authority.contract),
-                release=authority.release,
-                run=run,
-            )
-            token = remit.issuer.issue(request, remit.clock())
+            state = folded.state
+            token = remit.issuer.issue(state.authority.token_request(run), remit.clock())
             proposal = Proposal(tool="payments.refund", args=shown, step="1", token=token)
             outcome = await remit.pipeline.propose(state, proposal)
     assert isinstance(outcome, Denied)

@@ -21,7 +21,6 @@ from remit.demo.triage import CONTRACT
 from remit.errors import RemitError, RunError
 from remit.gate.call import Proposal
 from remit.gate.verdicts import Completed, Held, Outcome
-from remit.identity.tokens import TokenRequest, scopes_of
 from remit.runs.fold import Folded
 from remit.runs.run import Run
 from remit.values import parse
@@ -61,15 +60,7 @@ class Hostile:
 
     def token(self, *, run: str | None = None, minutes_ago: int = 0) -> str:
         """A token as the issuer would have made it for some run, some minutes ago."""
-        authority = self.folded.state.authority
-        request = TokenRequest(
-            principal=authority.principal,
-            tenant=authority.tenant,
-            region=authority.region,
-            scopes=scopes_of(authority.contract),
-            release=authority.release,
-            run=run or self.run.id,
-        )
+        request = self.folded.state.authority.token_request(run or self.run.id)
         return self.remit.issuer.issue(request, self.remit.clock() - minutes_ago * 60_000_000)
 
 

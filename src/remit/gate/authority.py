@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from remit.contracts.model import Action, Contract
+from remit.identity.tokens import TokenRequest, scopes_of
 from remit.limits.rules import ActionRules
 from remit.policy.decision import PolicyDecisionPoint
 from remit.tools.spec import FieldClass, Resource, Tool
@@ -52,3 +53,15 @@ class Authority:
     """The classes of the contract's session facts, by where they stand in the record of a decision."""
     confidence_floor: int | None = None
     """Per mille; a model's answer below it escalates the run."""
+
+    def token_request(self, run: str, on_behalf_of: str | None = None) -> TokenRequest:
+        """What the token of one of its runs is to say. Raises `IdentityError` (code `scope_malformed`)."""
+        return TokenRequest(
+            principal=self.principal,
+            tenant=self.tenant,
+            region=self.region,
+            scopes=scopes_of(self.contract),
+            release=self.release,
+            run=run,
+            on_behalf_of=on_behalf_of,
+        )

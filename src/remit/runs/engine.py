@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.gate.gate import Gate
-from remit.identity.tokens import TokenIssuer, TokenRequest, scopes_of
+from remit.identity.tokens import TokenIssuer
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
@@ -234,22 +234,13 @@ class Engine:
 
     def _minter(self, folded: Folded) -> Callable[[], str]:
         """Mints the run's token, and a new one when half of its lifetime is over."""
-        authority, state = folded.state.authority, folded.state
-        scopes = scopes_of(authority.contract)
+        state = folded.state
+        request = state.authority.token_request(state.run, state.on_behalf_of)
         held_token: list[Any] = ["", 0]
 
         def mint() -> str:
             now = self._journal.clock()
             if now >= held_token[1]:
-                request = TokenRequest(
-                    principal=authority.principal,
-                    tenant=authority.tenant,
-                    region=authority.region,
-                    scopes=scopes,
-                    release=authority.release,
-                    run=state.run,
-                    on_behalf_of=state.on_behalf_of,
-                )
                 held_token[:] = [self._issuer.issue(request, now), now + self._issuer.lifetime_s * 500_000]
             return held_token[0]
 
