@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import cases, contracts, demo, identity, policy, releases, runs
+from remit.cli import cases, checkpoints, contracts, demo, identity, policy, releases, runs
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     epilog="Start with `remit demo`, or `remit init` in an empty folder.",
 )
 
-BUILD, RUN, DECIDE, ADMINISTER = "Build", "Run", "Decide", "Administer"
+BUILD, RUN, DECIDE, RECORD, ADMINISTER = "Build", "Run", "Decide", "Record", "Administer"
 
 
 def _add(panel: str, name: str, command: Callable[..., None], *examples: str) -> None:
@@ -80,6 +80,9 @@ _add(
     "remit deny --all --rule autonomy:directory.reset_access --as lee",
 )
 _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
+_add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
+_add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
+_add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
 _add(ADMINISTER, "token", identity.token, "remit token lee")

@@ -1,0 +1,126 @@
+"""`remit checkpoint`, `prove`, `publish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli.runs import RunArgument
+from remit.terminal import (
+    JsonOption,
+    JsonTimesOption,
+    ProjectOption,
+    print_json,
+    print_text,
+    say,
+    with_remit,
+)
+
+if TYPE_CHECKING:
+    from remit.app import Remit
+
+
+def checkpoint(json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+    """Print the newest signed checkpoint of the record.
+
+    Give it to somebody outside: whoever has it can tell later whether anything before it was changed
+    (`remit verify --from FILE`).
+    """
+
+    async def use(remit: Remit) -> dict[str, Any]:
+        head = await remit.sequencer.integrate(publish=True)
+        keys = (remit.project.private / "keys" / "record.pub").read_text().split()
+        return {"size": head.size, "root": head.root.hex(), "at": head.at, "note": head.note, "keys": keys}
+
+    found = with_remit(project, use)
+    if json:
+        print_json(found)
+    elif not found["note"]:
+        say(("nothing is on record yet", "dim"))
+    else:
+        print_text(found["note"])
+
+
+def prove(
+    run: RunArgument,
+    n: Annotated[int, typer.Argument(metavar="[N]", min=1, help="Which of its events; the last one by default.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the proof to a file.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    project: ProjectOption = None,
+) -> None:
+    """Prove that an event of a run is on record.
+
+    The proof is a text of the form c2sp.org/tlog-proof: it holds against the checkpoint in it without the database.
+    """
+
+    async def use(remit: Remit) -> dict[str, Any]:
+        from remit.cli.lookup import find_run
+        from remit.journal.proofs import Proofs
+
+        found = find_run(remit, run)
+        await remit.sequencer.integrate()
+        last = n or remit.journal.reader.events(found)[-1].header.n
+        proof = Proofs(remit.database, remit.tenant).inclusion(found, last)
+        return {
+            "run": found,
+            "n": last,
+            "index": proof.index,
+            "size": proof.head.size,
+            "header": proof.header.decode(),
+            "proof": proof.text,
+        }
+
+    made = with_remit(project, use)
+    if out is not None:
+        out.write_text(made["proof"])
+    if json:
+        print_json(made)
+    elif out is None:
+        print_text(made["proof"])
+    else:
+        say(f"event {made['n']} of {made['run']} is leaf {made['index']} of {made['size']}; proof written to {out}")
+
+
+def publish(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")
+    ] = "127.0.0.1:8780",
+    project: ProjectOption = None,
+) -> None:
+    """Serve checkpoint and tree over HTTP, for those who watch the record.
+
+    The form is that of c2sp.org/tlog-tiles: /checkpoint and /tile/…; only hashes are told, never what an event holds.
+    """
+
+    async def use(remit: Remit) -> None:
+        import asyncio
+        import signal
+
+        from remit.errors import ConfigError
+        from remit.journal.proofs import Proofs
+        from remit.journal.tile_server import TileServer
+
+        host, _, port = listen.rpartition(":")
+        try:
+            server = TileServer((host.strip("[]") or "127.0.0.1", int(port)), Proofs(remit.database, remit.tenant))
+        except (OSError, ValueError, OverflowError) as error:
+            raise ConfigError(f"can't listen on `{listen}`: {error}; name another `--listen HOST:PORT`") from error
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        head = await remit.sequencer.integrate()
+        where = f"http://{listen}/checkpoint"
+        say(f"serving the tree of {head.size} events at {where}", (" · stop with Ctrl-C", "dim"))
+        serving = asyncio.get_running_loop().run_in_executor(None, server.serve_forever)
+        await stop.wait()
+        server.shutdown()
+        await serving
+        server.server_close()
+
+    with_remit(project, use)
+
+
