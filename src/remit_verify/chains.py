@@ -153,6 +153,8 @@ def _row_problems(run: str, chain: Chain, row: tuple[Any, Any, Any]) -> Iterable
     if chain.closing is None:
         if status == "closed":
             yield "run_row", "its row says that it is closed, and it has no event `run.closed`"
+        elif outcome is not None:
+            yield "run_row", f"its row has the outcome `{outcome}`, and it has no event `run.closed`"
         return
     if status != "closed":
         yield "run_row", f"its row says `{status}`, and event {chain.closing.n} has closed it"

@@ -14,7 +14,9 @@ from remit_verify.notes import NoteError, escaped, note_name, read_checkpoint
 from remit_verify.report import Checkpoint, Finding, Findings
 
 _LARGEST_SIZE = 2**63 - 1
-_OWN = {"stored", "published", "exported"}
+_WITH_ROW = {"newest", "stored"}
+"""In the row of a tree, and in the table `checkpoints`: a row says the size and time beside the note."""
+_OWN = _WITH_ROW | {"published", "exported"}
 """What lies beside the record; all else is what the caller held."""
 
 
@@ -57,7 +59,7 @@ class Claims:
 def read_notes(rows: Iterable[NoteRow], keys: Keys, *, journal: str | None, tenant: str, source: str) -> Claims:
     """Check form and signature of each. `journal`: where it is not known, the name is held against the tenant alone."""
     claims = Claims(source=source)
-    stored = source == "stored"
+    stored = source in _WITH_ROW
     for row in rows:
         claims.rows += 1
         wrong = _read_note(claims, row, keys, (journal, tenant), stored=stored)
@@ -122,35 +124,38 @@ class Held:
         for claims in self.claims:
             self.findings.extend(claims.findings)
             self._compare_order(claims)
-            self._compare_roots(claims, roots, events)
+            for index, size in enumerate(claims.sizes):
+                if size <= events and roots.get(size) == claims.root(index):
+                    self._hold(claims, index)
+        for claims in self.claims:
+            self._tell_roots(claims, roots, events)
             top = max(claims.sizes, default=0)
             if claims.source == "stored" and integrated is not None and top > integrated:
                 self._add("tree_behind", f"a checkpoint has {top} leaves, and the tree only {integrated}", "trees")
         self._compare_each_other()
         self._compare_published()
 
-    def _compare_roots(self, claims: Claims, roots: dict[int, bytes], events: int) -> None:
-        ahead: list[int] = []
-        differing: list[int] = []
-        for index, size in enumerate(claims.sizes):
-            if size > events:
-                ahead.append(size)
-            elif roots.get(size) != claims.root(index):
-                differing.append(size)
-            else:
-                self._hold(claims, index)
+    def _tell_roots(self, claims: Claims, roots: dict[int, bytes], events: int) -> None:
+        """What is signed and not there, or there otherwise; told once for all that a place has of it."""
+        ahead = [size for size in claims.sizes if size > events]
+        differing = [
+            size
+            for index, size in enumerate(claims.sizes)
+            if size <= events and roots.get(size) != claims.root(index)
+        ]
         where = f"checkpoints, {claims.source}"
+        held = max((one.size for one in (self.own, self.given) if one is not None), default=None)
+        since = "no checkpoint holds" if held is None else f"the last that holds has size {held}"
         if ahead:
             gone = f"{max(ahead) - events} of the events that it signed are gone"
-            self._add("events_truncated", f"{_named(ahead)} signed more than the {events} events there are: {gone}", where)
+            why = f"{_named(ahead)} signed more than the {events} events there are: {gone}; {since}"
+            self._add("events_truncated", why, where)
         if differing:
-            held = max((one.size for one in (self.own, self.given) if one is not None), default=None)
-            since = "no checkpoint holds" if held is None else f"the last that holds has size {held}"
             self._add("checkpoint_root", f"{_named(differing)} signed another tree than the events make; {since}", where)
 
     def _hold(self, claims: Claims, index: int) -> None:
         self.holding += 1
-        stored = claims.source == "stored"
+        stored = claims.source in _WITH_ROW
         found = Checkpoint(
             size=claims.sizes[index],
             root=claims.root(index).hex(),
@@ -164,7 +169,7 @@ class Held:
             self.given = found
 
     def _compare_order(self, claims: Claims) -> None:
-        if claims.source not in _OWN:
+        if claims.source != "stored":
             return
         pairs = zip(claims.sizes, claims.ats, strict=True)
         size, at = 0, 0

@@ -93,7 +93,8 @@ class SqliteDatabase(Database):
             raise Unreadable(f"there is no file `{path}`")
         try:
             self._connection = _connect(path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
+            # SQLite quotes what it finds in a damaged file.
             raise Unreadable(f"`{path}` can't be read: {error}") from error
 
     def select(self, sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[Row]:

@@ -40,7 +40,7 @@ class Checkpoint:
     at: int | None
     """Microseconds since the epoch, as the database has it; a note itself names no time."""
     source: str
-    """`stored`, `published`, `exported`, or the name that it was given under."""
+    """`newest`, `stored`, `published`, `exported`, or the name that it was given under."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

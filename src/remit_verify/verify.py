@@ -91,7 +91,7 @@ def _verify_database(
         count = processes or (os.cpu_count() or 1 if tables.many_events() else 1)
         with workers(count) as pool:
             gathering.journal = tables.journal()
-            gathering.begin_trees(tables.read("trees", "SELECT tenant, size, seq, root FROM trees"))
+            gathering.begin_trees(pool, tables.read("trees", _TREES))
             gathering.stored(pool, tables.read("checkpoints", _CHECKPOINTS))
             # Where the server is shared, another machine may be the one that publishes.
             gathering.published(pool, published, must_exist=place.published is not None and not place.address.url)
@@ -104,6 +104,7 @@ def _verify_database(
     return count
 
 
+_TREES = "SELECT tenant, size, seq, root, note, at FROM trees ORDER BY tenant"
 _CHECKPOINTS = "SELECT tenant, size, at, note FROM checkpoints ORDER BY tenant, size, at"
 _PLACES = "SELECT level, position FROM tiles WHERE tenant = ?"
 

@@ -25,7 +25,8 @@ SCHEMA = (
     " at BIGINT NOT NULL, hash {blob} NOT NULL, header {blob} NOT NULL, body {blob} NOT NULL, sealed {blob})",
     "CREATE TABLE run_keys (run TEXT PRIMARY KEY, body_key {blob}, sealed_key {blob})",
     "CREATE TABLE runs (run TEXT PRIMARY KEY, tenant TEXT NOT NULL, status TEXT NOT NULL, outcome TEXT)",
-    "CREATE TABLE trees (tenant TEXT PRIMARY KEY, size BIGINT, seq BIGINT, root {blob}, at BIGINT)",
+    "CREATE TABLE trees (tenant TEXT PRIMARY KEY, size BIGINT, seq BIGINT, root {blob}, note TEXT,"
+    " at BIGINT)",
     "CREATE TABLE tiles (tenant TEXT, level INTEGER, position BIGINT, hashes {blob}, first_seq BIGINT,"
     " PRIMARY KEY (tenant, level, position))",
     "CREATE TABLE checkpoints (tenant TEXT, size BIGINT, at BIGINT, note TEXT, PRIMARY KEY (tenant, size))",
@@ -189,12 +190,12 @@ class RecordWriter:
         self._tiles(tenant, leaves)
         size, root = len(hashes), tree_root(hashes)
         self.connection.execute("DELETE FROM trees WHERE tenant = ?", (tenant,))
-        self.connection.execute(
-            "INSERT INTO trees (tenant, size, seq, root, at) VALUES (?, ?, ?, ?, ?)",
-            (tenant, size, leaves[-1][0] if leaves else 0, root, self.now),
-        )
         signer = self.signer(tenant)
         note = signer.sign(size, root)
+        self.connection.execute(
+            "INSERT INTO trees (tenant, size, seq, root, note, at) VALUES (?, ?, ?, ?, ?, ?)",
+            (tenant, size, leaves[-1][0] if leaves else 0, root, note, self.now),
+        )
         self.connection.execute(
             "INSERT INTO checkpoints (tenant, size, at, note) VALUES (?, ?, ?, ?)", (tenant, size, self.now, note)
         )
@@ -288,7 +289,7 @@ def fill(writer: RecordWriter, *, runs: int, events: int, tenants: tuple[str, ..
                     for tenant in tenants:
                         if writer.leaves.get(tenant):
                             _sign(writer, tenant)
-    for index, run in enumerate(names[3::40]):
+    for index, run in enumerate(names[3::13]):
         (writer.erase if index % 2 else writer.drop_originals)(run)
     for tenant in tenants:
         _sign(writer, tenant)
