@@ -17,6 +17,7 @@ class Chain:
     tenant: str
     n: int
     hash: bytes
+    seq: int
     closing: Closing | None = None
     has_row: bool = False
     has_keys: bool = False
@@ -33,7 +34,8 @@ class Chains:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._chains: dict[str, Chain] = {}
-        self._erased: set[tuple[str, str]] = set()
+        self._erased: dict[tuple[str, str], int] = {}
+        """Where the register says so first, by tenant and run."""
         self._dropped: set[tuple[str, str]] = set()
         self._closed_keys: dict[str, str] = {}
 
@@ -58,17 +60,21 @@ class Chains:
             if wrong is not None:
                 self._findings.add(event_finding(wrong[0], wrong[1], **place))
             if chain is None:
-                self._chains[run] = Chain(tenant=link.tenant, n=link.last_n, hash=link.last_hash)
+                self._chains[run] = Chain(tenant=link.tenant, n=link.last_n, hash=link.last_hash, seq=link.last_seq)
                 continue
             if chain.tenant != link.tenant:
                 why = f"the events before it are of tenant `{chain.tenant}`"
                 self._findings.add(event_finding("columns_differ", why, **place))
-            chain.n, chain.hash = link.last_n, link.last_hash
+            chain.n, chain.hash, chain.seq = link.last_n, link.last_hash, link.last_seq
         for closing in stretch.closings:
             self._close(closing)
         for one in stretch.destroyed:
-            if one.register == f"register-{one.tenant}":
-                (self._erased if one.erased else self._dropped).add((one.tenant, one.run))
+            if one.register != f"register-{one.tenant}":
+                continue
+            if one.erased:
+                self._erased.setdefault((one.tenant, one.run), one.seq)
+            else:
+                self._dropped.add((one.tenant, one.run))
         self._closed_keys.update(stretch.closed_keys)
         for run in stretch.gone:
             if run in self._chains:
@@ -130,6 +136,15 @@ class Chains:
             yield "key_kept", "the register says that it was erased, and its `body_key` is still there"
         if sealed and dropped:
             yield "key_kept", "the register says that its originals are gone, and its `sealed_key` is still there"
+
+    def compare_erased(self) -> None:
+        """Hold what is left of erased runs against the register: nobody has a key to write more."""
+        for (_, run), seq in self._erased.items():
+            chain = self._chains.get(run)
+            if chain is not None and chain.seq > seq:
+                why = f"it was written after its run was erased by event seq {seq} of the register"
+                place = {"tenant": chain.tenant, "run": run, "n": chain.n, "seq": chain.seq}
+                self._findings.add(event_finding("event_after_erasure", why, **place))
 
     def compare_gone(self) -> None:
         """Hold the bodies that an exported file lacks against the register in it."""

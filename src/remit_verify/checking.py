@@ -29,6 +29,7 @@ class Link:
     first_seq: int
     last_n: int
     last_hash: bytes
+    last_seq: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,7 @@ class Destroyed:
     register: str
     run: str
     erased: bool
+    seq: int
 
 
 @dataclass(kw_only=True, slots=True)
@@ -109,7 +111,7 @@ class Checking:
         link = self.stretch.links.get(run)
         if link is None:
             self.stretch.links[run] = Link(
-                tenant=tenant, first_n=n, first_prev=prev, first_seq=seq, last_n=n, last_hash=leaf
+                tenant=tenant, first_n=n, first_prev=prev, first_seq=seq, last_n=n, last_hash=leaf, last_seq=seq
             )
             return
         wrong = broken_link(n, prev, link.last_n, link.last_hash)
@@ -117,7 +119,7 @@ class Checking:
             self.add(wrong[0], (tenant, run, n, seq), wrong[1])
         if tenant != link.tenant:
             self.add("columns_differ", (tenant, run, n, seq), f"the events before it are of tenant `{link.tenant}`")
-        link.last_n, link.last_hash = n, leaf
+        link.last_n, link.last_hash, link.last_seq = n, leaf, seq
 
     def tell(self, seq: int, fields: dict[str, Any], text: bytes | None) -> None:
         """Keep what other tables are compared with."""
@@ -129,7 +131,7 @@ class Checking:
             return
         about = fields.get("refs", {}).get("run", "")
         self.stretch.destroyed.append(
-            Destroyed(tenant=tenant, register=run, run=about, erased=kind == "run.erased")
+            Destroyed(tenant=tenant, register=run, run=about, erased=kind == "run.erased", seq=seq)
         )
 
     def add(self, code: str, ident: tuple[Any, ...], wrong: str) -> None:

@@ -21,7 +21,7 @@ async def run(run, request):
 async def write_journal(folder: Path, database: str, *, runs: int, calls: int, checkpoints: int = 6) -> Shop:
     """Closed runs and held ones, with originals; some erased, some with their originals dropped."""
     shop = make_shop(folder, database)
-    budget = {"budget": {"calls": 100, "writes": 100, "time": "60s"}}
+    budget: dict[str, Any] = {"budget": {"calls": 100, "writes": 100, "time": "60s"}}
     writing: dict[str, Any] = write_action("put.keyed", limits={"per_run": 100})
     shop.contract("writing", [writing], workflow=WORKFLOW, **budget)
     held = {**writing, "autonomy": "approve", "approval": {"by": "role:care-lead", "within": "4h"}}

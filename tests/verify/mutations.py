@@ -17,7 +17,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from record_writer import Signer, leaf, tree_root
 
 
@@ -101,7 +100,7 @@ def change_field(to: Tampered) -> str:
     elif name in {"body", "prev"}:
         fields[name] = to.chance.randbytes(32).hex()
     elif name == "refs":
-        fields[name] = {**fields.get(name, {}), "policy": to.chance.randbytes(8).hex()}
+        fields.setdefault(name, {})["policy"] = to.chance.randbytes(8).hex()
     else:
         fields[name] = fields.get(name, "") + "x"
     _replace(to, seq, fields)

@@ -19,18 +19,17 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SCHEMA = (
-    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE events (seq {serial}, tenant TEXT NOT NULL, run TEXT NOT NULL, n INTEGER NOT NULL, type TEXT NOT NULL,"
-    " at BIGINT NOT NULL, hash {blob} NOT NULL, header {blob} NOT NULL, body {blob} NOT NULL, sealed {blob})",
-    "CREATE TABLE run_keys (run TEXT PRIMARY KEY, body_key {blob}, sealed_key {blob})",
-    "CREATE TABLE runs (run TEXT PRIMARY KEY, tenant TEXT NOT NULL, status TEXT NOT NULL, outcome TEXT)",
-    "CREATE TABLE trees (tenant TEXT PRIMARY KEY, size BIGINT, seq BIGINT, root {blob}, note TEXT,"
-    " at BIGINT)",
-    "CREATE TABLE tiles (tenant TEXT, level INTEGER, position BIGINT, hashes {blob}, first_seq BIGINT,"
-    " PRIMARY KEY (tenant, level, position))",
-    "CREATE TABLE checkpoints (tenant TEXT, size BIGINT, at BIGINT, note TEXT, PRIMARY KEY (tenant, size))",
-)
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE events (seq {serial}, tenant TEXT NOT NULL, run TEXT NOT NULL, n INTEGER NOT NULL, type TEXT NOT NULL,
+  at BIGINT NOT NULL, hash {blob} NOT NULL, header {blob} NOT NULL, body {blob} NOT NULL, sealed {blob});
+CREATE TABLE run_keys (run TEXT PRIMARY KEY, body_key {blob}, sealed_key {blob});
+CREATE TABLE runs (run TEXT PRIMARY KEY, tenant TEXT NOT NULL, status TEXT NOT NULL, outcome TEXT);
+CREATE TABLE trees (tenant TEXT PRIMARY KEY, size BIGINT, seq BIGINT, root {blob}, note TEXT, at BIGINT);
+CREATE TABLE tiles (tenant TEXT, level INTEGER, position BIGINT, hashes {blob}, first_seq BIGINT,
+  PRIMARY KEY (tenant, level, position));
+CREATE TABLE checkpoints (tenant TEXT, size BIGINT, at BIGINT, note TEXT, PRIMARY KEY (tenant, size))
+"""
 SQLITE = {"serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "blob": "BLOB"}
 POSTGRES = {"serial": "BIGSERIAL PRIMARY KEY", "blob": "BYTEA"}
 
@@ -105,8 +104,8 @@ class RecordWriter:
     now: int = 1_750_000_000_000_000
 
     def begin(self) -> None:
-        for statement in SCHEMA:
-            self.connection.execute(statement.format(**self.dialect))
+        for statement in SCHEMA.format(**self.dialect).split(";"):
+            self.connection.execute(statement)
         self.connection.execute("INSERT INTO about (name, value) VALUES ('id', ?)", (self.journal,))
         self.keys.mkdir(parents=True)
         self.published.mkdir(parents=True)
@@ -127,7 +126,7 @@ class RecordWriter:
     def open(self, run: str, tenant: str, *, row: bool = True) -> None:
         chain = Chain(tenant, os.urandom(32), os.urandom(32))
         self.chains[run] = chain
-        keys = (self._wrap(chain.body_key, f"body/{run}"), self._wrap(chain.sealed_key, f"sealed/{run}"))
+        keys = (self.wrap(chain.body_key, f"body/{run}"), self.wrap(chain.sealed_key, f"sealed/{run}"))
         self.connection.execute("INSERT INTO run_keys (run, body_key, sealed_key) VALUES (?, ?, ?)", (run, *keys))
         if row:
             self.connection.execute("INSERT INTO runs (run, tenant, status) VALUES (?, ?, 'running')", (run, tenant))
@@ -187,7 +186,7 @@ class RecordWriter:
         """Integrate everything, and sign, store and publish a checkpoint."""
         leaves = self.leaves.get(tenant, [])
         hashes = [one for _, one in leaves]
-        self._tiles(tenant, leaves)
+        self.write_tiles(tenant, leaves)
         size, root = len(hashes), tree_root(hashes)
         self.connection.execute("DELETE FROM trees WHERE tenant = ?", (tenant,))
         signer = self.signer(tenant)
@@ -207,11 +206,11 @@ class RecordWriter:
             file.write(note + "\n")
         return note
 
-    def _tiles(self, tenant: str, leaves: list[tuple[int, bytes]]) -> None:
+    def write_tiles(self, tenant: str, leaves: list[tuple[int, bytes]]) -> None:
         self.connection.execute("DELETE FROM tiles WHERE tenant = ?", (tenant,))
         hashes, level = [one for _, one in leaves], 0
         while hashes:
-            for position in range(0, (len(hashes) + 255) // 256):
+            for position in range((len(hashes) + 255) // 256):
                 some = hashes[256 * position : 256 * position + 256]
                 first = leaves[256 * position][0] if level == 0 else None
                 self.connection.execute(
@@ -246,7 +245,7 @@ class RecordWriter:
     def _rows(self, sql: str, *parameters: Any) -> Iterable[tuple[Any, ...]]:
         return self.connection.execute(sql, parameters).fetchall()
 
-    def _wrap(self, key: bytes, name: str) -> bytes:
+    def wrap(self, key: bytes, name: str) -> bytes:
         nonce = os.urandom(12)
         return nonce + AESGCM(self.master).encrypt(nonce, key, name.encode())
 

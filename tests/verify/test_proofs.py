@@ -43,14 +43,14 @@ RIGHT_4 = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"
 LEAF_5 = "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b"
 PAIR_6 = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a"
 PAIR_8 = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0"
-INCLUSION = [
+INCLUSION: list[tuple[int, int, list[str]]] = [
     (0, 1, []),
     (0, 8, [LEFT, PAIR_2, RIGHT_4]),
     (5, 8, [LEAF_5, PAIR_8, ROOTS[4]]),
     (2, 3, [ROOTS[2]]),
     (1, 5, [ROOTS[1], PAIR_2, LEAF_5]),
 ]
-CONSISTENCY = [
+CONSISTENCY: list[tuple[int, int, list[str]]] = [
     (1, 1, []),
     (1, 8, [LEFT, PAIR_2, RIGHT_4]),
     (2, 5, [PAIR_2, LEAF_5]),

@@ -14,8 +14,8 @@ from random import Random
 from typing import Any
 
 import pytest
-
 from record_writer import POSTGRES, RecordWriter, fill, sqlite_record
+
 from remit_verify import Keys, Options, Report, Unreadable, verify
 from remit_verify.command import main, show
 
@@ -170,22 +170,34 @@ def test_a_damaged_database_is_a_finding_or_unreadable_and_never_a_traceback(wri
     assert found > 100
 
 
-@pytest.mark.parametrize(
-    ("spoil", "why"),
-    [
-        (lambda folder: (folder / "remit.toml").unlink(), "no `remit.toml`"),
-        (lambda folder: (folder / "remit.toml").write_text("["), "can't be read"),
-        (lambda folder: (folder / "remit.toml").write_text("[project]\ndatabase = 3\n"), "is no text"),
-        (lambda folder: (folder / ".remit" / "remit.db").unlink(), "no database"),
-        (lambda folder: (folder / ".remit" / "remit.db").write_bytes(b"x" * 9000), "not a database"),
-        (lambda folder: (folder / ".remit" / "keys" / "master.key").unlink(), "no `master.key`"),
-        (lambda folder: (folder / ".remit" / "keys" / "master.key").write_text("abc"), "holds no master key"),
-        (lambda folder: (folder / ".remit" / "keys" / "record.pub").write_text("abc\n"), "no verifier key"),
-        (lambda folder: shutil.rmtree(folder / ".remit" / "keys"), "no folder"),
-    ],
-)
+def file_is(name: str, text: str | None) -> Callable[[Path], Any]:
+    """Write a file of a project anew, or remove it."""
+
+    def change(folder: Path) -> None:
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+
+    return change
+
+
+UNREADABLE: list[tuple[str, Callable[[Path], Any]]] = [
+    ("no `remit.toml`", file_is("remit.toml", None)),
+    ("can't be read", file_is("remit.toml", "[")),
+    ("is no text", file_is("remit.toml", "[project]\ndatabase = 3\n")),
+    ("no database", file_is(".remit/remit.db", None)),
+    ("not a database", file_is(".remit/remit.db", "x" * 9000)),
+    ("no `master.key`", file_is(".remit/keys/master.key", None)),
+    ("holds no master key", file_is(".remit/keys/master.key", "abc")),
+    ("no verifier key", file_is(".remit/keys/record.pub", "abc\n")),
+    ("no folder", lambda folder: shutil.rmtree(folder / ".remit" / "keys")),
+]
+
+
+@pytest.mark.parametrize(("why", "spoil"), UNREADABLE)
 def test_what_can_not_be_read_is_said_and_exits_with_2(
-    writer: RecordWriter, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], Any], why: str
+    writer: RecordWriter, capsys: pytest.CaptureFixture[str], why: str, spoil: Callable[[Path], Any]
 ) -> None:
     writer.connection.close()
     for more in ("-wal", "-shm"):
@@ -291,5 +303,5 @@ def test_a_record_on_postgres_verifies_in_one_snapshot(
         assert report.findings == ()
         assert (report.events, report.runs) == (sum(map(len, writer.leaves.values())), 40)
     writer.connection.execute("UPDATE events SET hash = ? WHERE seq = 9", (bytes(32),))
-    writer.commit = writer.connection.commit()
+    writer.connection.commit()
     assert codes(verify(database_url, keys=writer.keys)) >= {"header_hash", "leaves_differ"}

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
 from journals import write_journal
 from mutations import MUTATIONS, Tampered, make_odd
+
 from remit_verify import Options, verify
 
 SEED = 20_250_615
