@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "remit"
+SOURCE = Path(__file__).parent.parent / "src"
 
 
 def modules() -> Iterator[Path]:
     # What lies in the tracker's own folder is Roundup's form, not ours.
-    return (path for path in sorted(SOURCE.rglob("*.py")) if "tracker_home" not in path.parts)
+    return (path for path in sorted((*SOURCE.glob("remit/**/*.py"), *SOURCE.glob("remit_verify/**/*.py"))) if "tracker_home" not in path.parts)
 
 
 def test_no_module_has_more_than_500_lines() -> None:
@@ -34,5 +34,7 @@ def test_one_noun_is_one_class() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(str(path.relative_to(SOURCE)))
+                # The verifier shares no code with the rest, and so has its own word for the same thing.
+                package = path.relative_to(SOURCE).parts[0]
+                places[f"{package}.{node.name}"].add(str(path.relative_to(SOURCE)))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}

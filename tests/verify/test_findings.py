@@ -1,0 +1,352 @@
+"""What is wrong with a record is told by its code, with the run and event that it is about."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from record_writer import RecordWriter, Signer, fill, leaf, sqlite_record, tree_root
+
+from remit_verify import Keys, Options, Report, Unreadable, verify
+from remit_verify.notes import VerifierKey
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> RecordWriter:
+    """A record that another writer than Remit has made: 3 tenants, runs side by side, erased ones among them."""
+    made = sqlite_record(tmp_path / "project")
+    fill(made, runs=48, events=9, tenants=("shop", "büro/1"), every=100)
+    return made
+
+
+def codes(report: Report) -> set[str]:
+    return {finding.code for finding in report.findings}
+
+
+def verified(writer: RecordWriter, **more: Any) -> Report:
+    writer.connection.commit()
+    return verify(writer.folder, **more)
+
+
+def test_a_record_that_another_writer_made_from_the_specification_verifies(writer: RecordWriter) -> None:
+    report = verified(writer)
+    assert report.findings == ()
+    assert (report.verified, report.runs, [one.tenant for one in report.tenants]) == (True, 48, ["büro/1", "shop"])
+    shop = report.tenants[1]
+    hashes = [hashed for _, hashed in writer.leaves["shop"]]
+    assert (shop.size, shop.root, shop.behind) == (len(hashes), tree_root(hashes).hex(), 0)
+    assert report.bodies + report.erased == report.events
+    assert report.erased == 18
+    assert shop.checkpoint is not None
+    assert shop.checkpoint.size == shop.size
+
+
+def test_events_behind_the_last_checkpoint_are_counted_and_chained(writer: RecordWriter) -> None:
+    writer.open("run-late", "shop")
+    for step in range(3):
+        writer.append("run-late", "call.decided", {"step": step})
+    report = verified(writer)
+    assert report.findings == ()
+    assert [one.behind for one in report.tenants] == [0, 3]
+
+
+def test_an_empty_record_verifies_and_a_tree_grows_over_more_than_one_level(tmp_path: Path) -> None:
+    writer = sqlite_record(tmp_path / "project")
+    assert verified(writer).findings == ()
+    writer.open("run-long", "shop")
+    for step in range(700):
+        writer.append("run-long", "call.decided", {"step": step})
+    writer.checkpoint("shop")
+    report = verified(writer)
+    assert report.findings == ()
+    assert report.tenants[0].size == 700
+
+
+SHOP_RUN = "run-000010"
+
+
+def header_of(writer: RecordWriter, run: str, n: int) -> dict[str, Any]:
+    row = writer.connection.execute("SELECT header FROM events WHERE run = ? AND n = ?", (run, n)).fetchone()
+    return json.loads(row[0])
+
+
+def put_header(writer: RecordWriter, run: str, n: int, header: bytes) -> None:
+    sql = "UPDATE events SET header = ?, hash = ? WHERE run = ? AND n = ?"
+    writer.connection.execute(sql, (header, leaf(header), run, n))
+
+
+NOTHING: dict[str, str] = {}
+HEADERS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
+    ("`v`", lambda h: {k: v for k, v in h.items() if k != "v"}),
+    ("version 2", lambda h: h | {"v": 2}),
+    ("version True", lambda h: h | {"v": True}),
+    ("`n` is no number", lambda h: h | {"n": 0}),
+    ("`n` is no number", lambda h: h | {"n": 2.0}),
+    ("`at` is no time", lambda h: h | {"at": "1"}),
+    ("`actor` is no text", lambda h: h | {"actor": None}),
+    ("`prev` is not", lambda h: h | {"prev": ""}),
+    ("`prev` is not", lambda h: h | {"prev": h["prev"].upper()}),
+    ("`body` is no hash", lambda h: h | {"body": "0" * 63}),
+    ("`span` is not of its type", lambda h: h | {"span": ""}),
+    ("`verdict` is not of its type", lambda h: h | {"verdict": 1}),
+    ("`tokens_in` is not of its type", lambda h: h | {"tokens_in": 0}),
+    ("`tokens_out` is not of its type", lambda h: h | {"tokens_out": True}),
+    ("`refs` is not of its type", lambda h: h | {"refs": NOTHING}),
+    ("`refs` is not of its type", lambda h: h | {"refs": {"tool": 1}}),
+    ("`sealed` is not of its type", lambda h: h | {"sealed": ""}),
+    ("no field `more`", lambda h: h | {"more": 1}),
+    ("no object", lambda h: [h]),
+]
+
+
+@pytest.mark.parametrize(("why", "change"), HEADERS)
+def test_a_header_with_other_fields_than_the_specified_is_found(
+    writer: RecordWriter, why: str, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    put_header(writer, SHOP_RUN, 3, json.dumps(change(header_of(writer, SHOP_RUN, 3))).encode())
+    found = [one for one in verified(writer).findings if one.code == "header_form"]
+    assert len(found) == 1
+    assert why in found[0].wrong
+    assert (found[0].run, found[0].n, found[0].tenant) == (SHOP_RUN, 3, "shop")
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"{", b"[" * 9000, b'{"v":1,"v":1}', b" {}", b"{} ", b'{"at":NaN}', b"1" * 5000])
+def test_a_header_that_is_no_plain_json_object_is_found(writer: RecordWriter, data: bytes) -> None:
+    put_header(writer, SHOP_RUN, 3, data)
+    assert "header_form" in codes(verified(writer))
+
+
+def run_sql(sql: str, *parameters: Any) -> Callable[[RecordWriter], Any]:
+    return lambda writer: writer.connection.execute(sql, parameters)
+
+
+def sign_again(writer: RecordWriter, tenant: str, root: bytes, *, signer: Signer | None = None) -> None:
+    """The last checkpoint, stored anew with another root or signer."""
+    size = len(writer.leaves[tenant])
+    note = (signer or writer.signer(tenant)).sign(size, root)
+    writer.connection.execute("UPDATE checkpoints SET note = ? WHERE tenant = ? AND size = ?", (note, tenant, size))
+
+
+def another_signer(writer: RecordWriter) -> None:
+    root = tree_root([hashed for _, hashed in writer.leaves["shop"]])
+    sign_again(writer, "shop", root, signer=Signer(writer.signer("shop").name, Ed25519PrivateKey.generate()))
+
+
+def key_of_another_tenant(writer: RecordWriter) -> None:
+    root = tree_root([hashed for _, hashed in writer.leaves["shop"]])
+    sign_again(writer, "shop", root, signer=writer.signer("büro/1"))
+
+
+def hand_back(writer: RecordWriter) -> None:
+    writer.connection.execute("UPDATE run_keys SET sealed_key = body_key WHERE sealed_key IS NULL")
+
+
+def close_again(writer: RecordWriter) -> None:
+    writer.close("run-000012")
+    writer.checkpoint("shop")
+
+
+def wrong_count(writer: RecordWriter) -> None:
+    writer.open("run-wrong", "shop")
+    writer.append("run-wrong", "run.closed", {"events": 7}, verdict="completed")
+    writer.connection.execute("UPDATE runs SET status = 'closed', outcome = 'completed' WHERE run = 'run-wrong'")
+    writer.checkpoint("shop")
+
+
+def two_tenants(writer: RecordWriter) -> None:
+    writer.chains[SHOP_RUN].tenant = "büro/1"
+    writer.append(SHOP_RUN, "case.decided", {})
+
+
+def write_on(writer: RecordWriter) -> None:
+    writer.append("run-000016", "case.decided", {})
+    writer.checkpoint("shop")
+
+
+CASES: list[tuple[str, set[str], Callable[[RecordWriter], Any]]] = [
+    ("a fork", {"fork", "checkpoint_root", "checkpoint_missing"}, lambda w: sign_again(w, "shop", bytes(32))),
+    ("another key", {"checkpoint_wrong", "checkpoint_missing"}, another_signer),
+    ("the key of another tenant", {"checkpoint_form", "checkpoint_missing"}, key_of_another_tenant),
+    ("keys that are back", {"key_kept", "key_wrong"}, hand_back),
+    ("a run closed twice", {"run_closed"}, close_again),
+    ("an event of an erased run", {"event_after_erasure"}, write_on),
+    ("a wrong count", {"run_count"}, wrong_count),
+    ("a run of two tenants", {"columns_differ"}, two_tenants),
+    ("a closed register", {"run_closed"}, lambda w: w.append("register-shop", "run.closed", {"events": 9})),
+    ("a register with a row", {"run_row"}, run_sql("INSERT INTO runs VALUES ('register-shop', 'shop', 'running', NULL)")),
+    ("keys without events", {"keys_without_events"}, run_sql("INSERT INTO run_keys VALUES ('run-none', NULL, NULL)")),
+    ("a row without events", {"run_without_events"}, run_sql("INSERT INTO runs VALUES ('run-none', 'shop', 'held', NULL)")),
+    ("an outcome of an open run", {"run_row"}, run_sql("UPDATE runs SET outcome = 'done' WHERE status = 'running'")),
+    ("an older checkpoint behind", {"checkpoint_order"}, run_sql("UPDATE checkpoints SET at = 5 WHERE size > 100")),
+    ("no journal", {"journal_missing"}, run_sql("DELETE FROM about")),
+    *(
+        (f"no table {table}", {"table_missing"}, run_sql(f"DROP TABLE {table}"))
+        for table in ("about", "checkpoints", "run_keys", "runs", "tiles", "trees")
+    ),
+]
+
+
+@pytest.mark.parametrize(("expected", "tamper"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_was_done_to_a_record_is_told_by_its_code(
+    writer: RecordWriter, expected: set[str], tamper: Callable[[RecordWriter], Any]
+) -> None:
+    tamper(writer)
+    assert codes(verified(writer)) >= expected
+
+
+def test_one_deleted_event_is_told_with_its_leaf_and_its_run(writer: RecordWriter) -> None:
+    leaves = [seq for seq, _ in writer.leaves["shop"]]
+    seq, n = writer.connection.execute("SELECT seq, n FROM events WHERE run = ? AND n = 4", ("run-000036",)).fetchone()
+    writer.connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
+    findings = verified(writer).findings
+    missing = next(one for one in findings if one.code == "event_missing")
+    assert (missing.run, missing.n, missing.wrong) == ("run-000036", n + 1, "event 4 is missing before it")
+    differ = next(one for one in findings if one.code == "leaves_differ")
+    assert f"from leaf {leaves.index(seq)} on" in differ.wrong
+    assert "1 event is missing" in differ.wrong
+    root = next(one for one in findings if one.code == "checkpoint_root" and one.where.endswith("stored"))
+    sizes = [size for (size,) in writer.connection.execute("SELECT size FROM checkpoints WHERE tenant = 'shop'")]
+    smaller = max(size for size in sizes if size <= leaves.index(seq))
+    assert f"the last that holds has size {smaller}" in root.wrong
+
+
+def test_swapped_put_in_and_changed_events_are_told_apart(writer: RecordWriter) -> None:
+    shop = [seq for seq, _ in writer.leaves["shop"]]
+    for first, second in ((-1, shop[20]), (shop[20], shop[24]), (shop[24], -1)):
+        writer.connection.execute("UPDATE events SET seq = ? WHERE seq = ?", (first, second))
+    assert "their order is another" in said(verified(writer), "leaves_differ")
+
+
+def said(report: Report, code: str) -> str:
+    return next(one.wrong for one in report.findings if one.code == code)
+
+
+def test_a_changed_event_with_everything_put_right_but_the_checkpoints_is_found(writer: RecordWriter) -> None:
+    """Whoever holds the master key can rewrite the chain, the tiles and the root; not what was signed."""
+    writer.private = Ed25519PrivateKey.generate()
+    header = header_of(writer, "run-000010", 9)
+    put_header(writer, SHOP_RUN, 9, json.dumps(header | {"actor": "somebody"}).encode())
+    leaves = writer.connection.execute("SELECT seq, hash FROM events WHERE tenant = 'shop' ORDER BY seq").fetchall()
+    writer.leaves["shop"] = leaves
+    writer.write_tiles("shop", leaves)
+    writer.connection.execute("UPDATE trees SET root = ? WHERE tenant = 'shop'", (tree_root([h for _, h in leaves]),))
+    assert codes(verified(writer)) == {"checkpoint_root"}
+
+
+def test_a_record_cut_back_to_an_earlier_checkpoint_is_found_by_what_was_published_or_given(
+    writer: RecordWriter, tmp_path: Path
+) -> None:
+    newest = writer.connection.execute("SELECT note FROM trees WHERE tenant = 'shop'").fetchone()[0]
+    cut_back(writer)
+    published = writer.published / "shop.txt"
+    report = verified(writer)
+    assert codes(report) == {"events_truncated", "checkpoint_missing"}
+    kept = published.read_text()
+    published.write_text(kept[: kept.index("\n\n", kept.index("\n\n") + 2) + 2])
+    assert verified(writer).findings == ()
+    assert "signed more than the" in said(verified(writer, since={"mine.txt": newest}), "events_truncated")
+    published.unlink()
+    assert codes(verified(writer)) <= {"published_missing"}
+
+
+def cut_back(writer: RecordWriter) -> None:
+    """To the first checkpoint of the tenant, rows and all."""
+    execute = writer.connection.execute
+    size, at, note = execute("SELECT size, at, note FROM checkpoints WHERE tenant = 'shop' ORDER BY size").fetchone()
+    leaves = writer.leaves["shop"][:size]
+    execute("DELETE FROM events WHERE tenant = 'shop' AND seq > ?", (leaves[-1][0],))
+    execute("DELETE FROM checkpoints WHERE tenant = 'shop' AND size > ?", (size,))
+    for table in ("runs", "run_keys"):
+        execute(f"DELETE FROM {table} WHERE run NOT IN (SELECT run FROM events)")
+    execute(
+        "UPDATE runs SET status = 'running', outcome = NULL"
+        " WHERE run NOT IN (SELECT run FROM events WHERE type = 'run.closed')"
+    )
+    # The register was cut off too: what it said of the runs that are left must go with it.
+    for run in [row[0] for row in execute("SELECT run FROM run_keys WHERE sealed_key IS NULL")]:
+        execute("DELETE FROM run_keys WHERE run = ?", (run,))
+        chain = writer.chains[run]
+        keys = (writer.wrap(chain.body_key, f"body/{run}"), writer.wrap(chain.sealed_key, f"sealed/{run}"))
+        execute("INSERT INTO run_keys VALUES (?, ?, ?)", (run, *keys))
+    for run in [row[0] for row in execute("SELECT run FROM run_keys WHERE body_key IS NOT NULL")]:
+        if writer.chains[run].tenant == "büro/1":
+            register = {r[0] for r in execute("SELECT header FROM events WHERE run = 'register-büro/1'")}
+            kinds = {json.loads(h)["type"] for h in register if json.loads(h)["refs"]["run"] == run}
+            if "originals.dropped" in kinds:
+                execute("UPDATE run_keys SET sealed_key = NULL WHERE run = ?", (run,))
+            if "run.erased" in kinds:
+                execute("UPDATE run_keys SET sealed_key = NULL, body_key = NULL WHERE run = ?", (run,))
+    writer.write_tiles("shop", leaves)
+    root = tree_root([hashed for _, hashed in leaves])
+    execute(
+        "UPDATE trees SET size = ?, seq = ?, root = ?, note = ?, at = ? WHERE tenant = 'shop'",
+        (size, leaves[-1][0], root, note, at),
+    )
+
+
+def test_a_given_checkpoint_that_holds_is_what_the_record_is_unaltered_since(writer: RecordWriter) -> None:
+    notes = writer.connection.execute("SELECT size, note FROM checkpoints WHERE tenant = 'shop' ORDER BY size").fetchall()
+    many = "".join(f"{note}\n" for _, note in notes[:2])
+    shop = verified(writer, since={"two.txt": many, "one.txt": notes[0][1]}).tenants[1]
+    assert shop.given is not None
+    assert (shop.given.size, shop.given.source) == (notes[1][0], "given in two.txt")
+
+
+def test_given_checkpoints_of_a_fork_of_another_journal_or_by_another_key_are_findings(writer: RecordWriter) -> None:
+    signer, size = writer.signer("shop"), len(writer.leaves["shop"])
+    fork = verified(writer, since={"fork.txt": signer.sign(size, bytes(32))})
+    assert codes(fork) == {"fork", "checkpoint_root"}
+    foreign = Signer("remit/another/shop", writer.private)
+    keys = Keys.read(writer.keys)
+    listed = Keys(master=keys.master, verifiers=(*keys.verifiers, VerifierKey.parse(foreign.verifier_key)))
+    assert codes(verified(writer, keys=listed, since={"x": foreign.sign(5, bytes(32))})) == {"checkpoint_form"}
+    forged = Signer(signer.name, Ed25519PrivateKey.generate()).sign(5, bytes(32))
+    assert codes(verified(writer, since={"x": forged})) == {"checkpoint_wrong"}
+    with pytest.raises(Unreadable, match="no checkpoint"):
+        verified(writer, since={"empty.txt": "\n"})
+
+
+SPOILED: list[Callable[[str], str]] = [
+    lambda note: note.replace("\n\n", "\n"),
+    lambda note: note[:-1],
+    lambda note: "",
+    lambda note: note + note,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_a_stored_note_of_another_form_is_found(writer: RecordWriter, spoil: Callable[[str], str]) -> None:
+    note = writer.connection.execute("SELECT note FROM trees WHERE tenant = 'shop'").fetchone()[0]
+    writer.connection.execute("UPDATE trees SET note = ? WHERE tenant = 'shop'", (spoil(note),))
+    assert "checkpoint_wrong" in codes(verified(writer))
+
+
+def test_base64_that_is_written_in_another_way_is_no_signature(writer: RecordWriter) -> None:
+    """The last character but one has bits that no byte needs: another one there decodes to the same bytes."""
+    note = writer.connection.execute("SELECT note FROM trees WHERE tenant = 'shop'").fetchone()[0]
+    at = note.rindex("=") - 1
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = note[:at] + alphabet[alphabet.index(note[at]) + 1] + note[at + 1 :]
+    assert base64.b64decode(other.split()[-1]) == base64.b64decode(note.split()[-1])
+    writer.connection.execute("UPDATE trees SET note = ? WHERE tenant = 'shop'", (other,))
+    assert codes(verified(writer)) == {"checkpoint_wrong"}
+
+
+def test_one_tenant_can_be_verified_alone(writer: RecordWriter) -> None:
+    writer.connection.execute("UPDATE events SET type = 'x' WHERE tenant = 'büro/1' AND n = 2")
+    assert verified(writer, options=Options(tenant="shop")).findings == ()
+    assert codes(verified(writer, options=Options(tenant="büro/1"))) == {"columns_differ"}
+
+
+def test_a_body_that_grows_without_end_when_it_is_opened_is_found(writer: RecordWriter) -> None:
+    packed = b"\x01" + zstandard.compress(bytes(80 * 1024 * 1024))
+    data = bytes(12) + AESGCM(writer.chains[SHOP_RUN].body_key).encrypt(bytes(12), packed, f"body/{SHOP_RUN}/2".encode())
+    writer.connection.execute("UPDATE events SET body = ? WHERE run = ? AND n = 2", (data, SHOP_RUN))
+    assert codes(verified(writer)) == {"body_wrong"}
