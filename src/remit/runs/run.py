@@ -241,7 +241,7 @@ class Run:
         floor = self._folded.state.authority.confidence_floor
         confidence: Any = answer.get("confidence_per_mille")
         if floor is not None and confidence is not None and confidence < floor:
-            await self.escalate(f"confidence {confidence / 1000:.2f} is below {floor / 1000:.2f}", draft=answer)
+            await self.escalate(f"confidence {confidence / 1000:.3f} is below {floor / 1000:.3f}", draft=answer)
         return answer
 
 
