@@ -219,6 +219,40 @@ async def test_a_case_is_decided_once(remit: Remit) -> None:
         assert refused.value.code == "case_closed"
 
 
+async def approved(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await approve(remit, case.case)
+
+
+async def denied(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await remit.cases.decide(case.case, Decision.DENIED, token=remit.person_token("lee"))
+
+
+async def withdrawn(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await remit.close_run(held.run, token=remit.person_token("lee"))
+
+
+async def expired(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    clock.ahead_us = 5 * HOUR_US
+    await remit.engine.drive(held.run)
+
+
+@pytest.mark.parametrize("settle", [approved, denied, withdrawn, expired], ids=lambda settle: settle.__name__)
+@pytest.mark.parametrize("decision", [Decision.APPROVED, Decision.DENIED])
+async def test_who_decides_a_case_that_is_not_open_any_more_is_told_what_became_of_it_and_changes_nothing(
+    remit: Remit, shop: Shop, clock: Clock, settle: Any, decision: Decision
+) -> None:
+    held, case = await ask(remit)
+    await settle(remit, held, case, clock)
+    before, events = remit.cases.get(case.case), remit.journal.reader.events(held.run)
+    with pytest.raises(CaseError) as refused:
+        await remit.cases.decide(case.case, decision, token=remit.person_token("kim"))
+    assert refused.value.code == "case_closed"
+    assert refused.value.message == f"case `{case.case}` is already {settle.__name__}"
+    assert remit.cases.get(case.case) == before
+    assert remit.journal.reader.events(held.run) == events
+    assert shop.tries() == []
+
+
 async def test_of_two_people_who_decide_at_once_one_decides(remit: Remit, shop: Shop) -> None:
     held, case = await ask(remit)
     async with Remit(shop.folder) as other:
