@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +264,46 @@ async def test_of_two_people_who_decide_at_once_one_decides(remit: Remit, shop: 
     decided = [e for e in remit.journal.reader.events(held.run) if e.type is EventType.APPROVAL_DECIDED]
     assert len(decided) == 1
     assert decided[0].body["by"] == remit.cases.get(case.case).decided_by
+
+
+async def crossing(remit: Remit, meanwhile: Awaitable[Any]) -> list[Any]:
+    """Lee approves, and something else is on record before the answer is, which waits for calls that are under way."""
+    _, case = await ask(remit)
+    async with remit.gate("away").run({}) as run:
+        checks = [run.propose("risk.check", {"order": n}) for n in range(2)]
+        return await asyncio.gather(*checks, approve(remit, case.case), meanwhile, return_exceptions=True)
+
+
+async def test_of_two_answers_that_cross_the_one_on_record_first_counts(remit: Remit, shop: Shop) -> None:
+    async with Remit(shop.folder) as other:
+
+        async def deny() -> Case:
+            [case] = other.cases.list("shop")
+            return await other.cases.decide(case.case, Decision.DENIED, token=other.person_token("kim"))
+
+        *_, lees, kims = await crossing(remit, deny())
+        [refused] = [said for said in (lees, kims) if isinstance(said, CaseError)]
+        [case] = [said for said in (lees, kims) if isinstance(said, Case)]
+        assert refused.code == "case_closed"
+        decided = [e for e in remit.journal.reader.events(case.run) if e.type is EventType.APPROVAL_DECIDED]
+        assert [event.body["by"] for event in decided] == [case.decided_by]
+        assert remit.cases.get(case.case) == case
+
+
+async def test_an_answer_of_somebody_who_is_disabled_before_it_is_on_record_does_not_count(
+    remit: Remit, shop: Shop
+) -> None:
+    async with Remit(shop.folder) as other:
+
+        async def disable() -> None:
+            other.principals.disable("person/lee", other.clock())
+
+        *_, refused, _ = await crossing(remit, disable())
+        assert isinstance(refused, CaseError)
+        assert refused.code == "approver_disabled"
+        [case] = other.cases.list("shop")
+        assert EventType.APPROVAL_DECIDED not in [event.type for event in remit.journal.reader.events(case.run)]
+        assert shop.ledger() == []
 
 
 async def test_who_the_run_acts_for_does_not_approve_it(remit: Remit) -> None:

@@ -68,6 +68,19 @@ async def test_time_ends_a_run_whose_release_is_gone(shop: Shop, held: RunResult
         assert tomorrow.engine.waiting() == []
 
 
+async def test_a_case_stays_as_a_person_has_decided_it_when_time_ends_its_run(shop: Shop) -> None:
+    async with Remit(shop.folder) as remit:
+        held = await remit.run("refunds", {})
+        await remit.cases.decide(held.case or "", Decision.APPROVED, token=remit.person_token("lee"))
+    shop.contract("refunds", [REFUND], workflow=WORKFLOW, policy="// another text\n")
+    async with Remit(shop.folder, clock=lambda: system_clock() + 5 * HOUR_US) as tomorrow:
+        result = await tomorrow.engine.drive(held.run)
+        assert (result.outcome, "not carried out in time" in result.reason) == ("denied", True)
+        case = tomorrow.cases.get(held.case or "")
+        assert (case.status, case.decided_by) == ("approved", "person/lee")
+    assert shop.tries() == []
+
+
 async def test_an_approval_that_its_run_can_not_use_is_refused(later: Remit, held: RunResult) -> None:
     with pytest.raises(CaseError) as refused:
         await later.cases.decide(held.case or "", Decision.APPROVED, token=later.person_token("lee"))
