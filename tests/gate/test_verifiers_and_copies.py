@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from project import Shop, make_shop, write_action
+from project import REFUND, Shop, make_shop, write_action
 from remit import Remit
 from remit.journal.events import EventType
 from remit.values import digest
@@ -147,6 +147,33 @@ async def test_every_verifier_must_agree_and_a_person_is_shown_each_objection(sh
     assert "rule:second: `rule:second` does not agree" in shown["reason"]
     assert "rule:patient:" not in shown["reason"]
     assert shop.tries() == []
+
+
+BOSS = """
+@id("boss-asks") @reason("the boss wants to know") @hold("role:boss") @within("24h")
+forbid (principal, action == Action::"payments.refund", resource);
+"""
+
+
+@pytest.mark.parametrize(("within", "hours"), [("1h", 1), ("48h", 24)])
+async def test_who_answers_what_policy_asks_is_shown_the_objection_too_and_must_hold_both_roles(
+    shop: Shop, within: str, hours: int
+) -> None:
+    rules = RULES + "\ndef first(call):\n    return 'too late'\n"
+    # By itself the contract asks only about more than is paid here.
+    approval = {**REFUND["approval"], "within": within}
+    refund = {**REFUND, "approval": approval, "verify": ["rule:first"]}
+    shop.contract("plain", [{"tool": "risk.score"}, refund], workflow=rules, policy=BOSS)
+    args = {"order": 4, "amount": {"amount": "5.00", "currency": "EUR"}, "account": "DE1"}
+    async with Remit(shop.folder) as remit:
+        await remit.run("plain", {"tool": "payments.refund", "args": args})
+        [case] = remit.cases.list("shop", status=None)
+        shown = remit.cases.question(case)["shown"]
+    assert shown["rules"] == ["boss-asks", "verify:rule:first"]
+    assert shown["reason"] == "the boss wants to know; rule:first: too late"
+    assert case.roles == ("role:boss", "role:care-lead")
+    assert case.expires_at is not None
+    assert case.expires_at - case.opened_at == hours * 3_600_000_000
 
 
 async def test_an_object_is_shared_as_it_was_judged_though_the_tool_changes_what_it_had_found(shop: Shop) -> None:
