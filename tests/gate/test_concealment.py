@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from project import SECRET, Shop, make_shop, write_action
-from remit import Completed, Denied, Deferred, Remit
+from remit import Completed, Deferred, Denied, Remit
 from remit.journal.events import Event, EventType
 
 pytestmark = pytest.mark.anyio

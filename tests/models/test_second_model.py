@@ -37,8 +37,8 @@ def server() -> Iterator[Server]:
 
 def contract(shop: Shop, name: str, model: str, actions: list[dict[str, Any]], **more: Any) -> None:
     budget = {"calls": 9, "writes": 9, "spend": "1.00 USD", "time": "60s"}
-    binding = {"use": "llm", "prompt": f"{model}.md", **BINDING}
-    shop.contract(name, actions, **{"models": {model: binding}, "budget": budget, **more})
+    terms: dict[str, Any] = {"models": {model: {"use": "llm", "prompt": f"{model}.md", **BINDING}}, "budget": budget}
+    shop.contract(name, actions, **{**terms, **more})
     prompts = shop.folder / "contracts" / name / "prompts"
     prompts.mkdir()
     (prompts / f"{model}.md").write_text("Answer for: {text}\n")

@@ -49,8 +49,8 @@ def escalate(**when: Any) -> dict[str, Any]:
 async def test_a_policy_that_can_not_be_decided_denies_and_escalates_where_the_contract_says_so(
     shop: Shop, outcome: str, *, asks: bool
 ) -> None:
-    terms = {"policy": AMBIGUOUS, "escalate": escalate(policy_ambiguous=asks)}
-    shop.contract("putting", [write_action("put.none")], workflow=PUTTING, **terms)
+    when = escalate(policy_ambiguous=asks)
+    shop.contract("putting", [write_action("put.none")], workflow=PUTTING, policy=AMBIGUOUS, escalate=when)
     async with Remit(shop.folder) as remit:
         result = await remit.run("putting", {"value": 1})
         assert (result.outcome, "overflow" in result.reason) == (outcome, True), result
@@ -65,7 +65,7 @@ async def test_a_policy_that_can_not_be_decided_denies_and_escalates_where_the_c
 async def test_a_workflow_that_goes_on_proposing_what_is_malformed_escalates_unless_the_contract_says_otherwise(
     shop: Shop, outcome: str, *, asks: bool
 ) -> None:
-    terms = {} if asks else {"escalate": escalate(retries_exhausted=False)}
+    terms: dict[str, Any] = {} if asks else {"escalate": escalate(retries_exhausted=False)}
     shop.contract("stubborn", [write_action("put.none")], workflow=STUBBORN, **terms)
     async with Remit(shop.folder) as remit:
         result = await remit.run("stubborn", {})
