@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,40 @@ async def test_a_case_is_decided_once(remit: Remit) -> None:
         assert refused.value.code == "case_closed"
 
 
+async def approved(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await approve(remit, case.case)
+
+
+async def denied(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await remit.cases.decide(case.case, Decision.DENIED, token=remit.person_token("lee"))
+
+
+async def withdrawn(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    await remit.close_run(held.run, token=remit.person_token("lee"))
+
+
+async def expired(remit: Remit, held: RunResult, case: Case, clock: Clock) -> None:
+    clock.ahead_us = 5 * HOUR_US
+    await remit.engine.drive(held.run)
+
+
+@pytest.mark.parametrize("settle", [approved, denied, withdrawn, expired], ids=lambda settle: settle.__name__)
+@pytest.mark.parametrize("decision", [Decision.APPROVED, Decision.DENIED])
+async def test_who_decides_a_case_that_is_not_open_any_more_is_told_what_became_of_it_and_changes_nothing(
+    remit: Remit, shop: Shop, clock: Clock, settle: Any, decision: Decision
+) -> None:
+    held, case = await ask(remit)
+    await settle(remit, held, case, clock)
+    before, events = remit.cases.get(case.case), remit.journal.reader.events(held.run)
+    with pytest.raises(CaseError) as refused:
+        await remit.cases.decide(case.case, decision, token=remit.person_token("kim"))
+    assert refused.value.code == "case_closed"
+    assert refused.value.message == f"case `{case.case}` is already {settle.__name__}"
+    assert remit.cases.get(case.case) == before
+    assert remit.journal.reader.events(held.run) == events
+    assert shop.tries() == []
+
+
 async def test_of_two_people_who_decide_at_once_one_decides(remit: Remit, shop: Shop) -> None:
     held, case = await ask(remit)
     async with Remit(shop.folder) as other:
@@ -221,6 +255,46 @@ async def test_of_two_people_who_decide_at_once_one_decides(remit: Remit, shop: 
     decided = [e for e in remit.journal.reader.events(held.run) if e.type is EventType.APPROVAL_DECIDED]
     assert len(decided) == 1
     assert decided[0].body["by"] == remit.cases.get(case.case).decided_by
+
+
+async def crossing(remit: Remit, meanwhile: Awaitable[Any]) -> list[Any]:
+    """Lee approves, and something else is on record before the answer is, which waits for calls that are under way."""
+    _, case = await ask(remit)
+    async with remit.gate("away").run({}) as run:
+        checks = [run.propose("risk.check", {"order": n}) for n in range(2)]
+        return await asyncio.gather(*checks, approve(remit, case.case), meanwhile, return_exceptions=True)
+
+
+async def test_of_two_answers_that_cross_the_one_on_record_first_counts(remit: Remit, shop: Shop) -> None:
+    async with Remit(shop.folder) as other:
+
+        async def deny() -> Case:
+            [case] = other.cases.list("shop")
+            return await other.cases.decide(case.case, Decision.DENIED, token=other.person_token("kim"))
+
+        *_, lees, kims = await crossing(remit, deny())
+        [refused] = [said for said in (lees, kims) if isinstance(said, CaseError)]
+        [case] = [said for said in (lees, kims) if isinstance(said, Case)]
+        assert refused.code == "case_closed"
+        decided = [e for e in remit.journal.reader.events(case.run) if e.type is EventType.APPROVAL_DECIDED]
+        assert [event.body["by"] for event in decided] == [case.decided_by]
+        assert remit.cases.get(case.case) == case
+
+
+async def test_an_answer_of_somebody_who_is_disabled_before_it_is_on_record_does_not_count(
+    remit: Remit, shop: Shop
+) -> None:
+    async with Remit(shop.folder) as other:
+
+        async def disable() -> None:
+            other.principals.disable("person/lee", other.clock())
+
+        *_, refused, _ = await crossing(remit, disable())
+        assert isinstance(refused, CaseError)
+        assert refused.code == "approver_disabled"
+        [case] = other.cases.list("shop")
+        assert EventType.APPROVAL_DECIDED not in [event.type for event in remit.journal.reader.events(case.run)]
+        assert shop.ledger() == []
 
 
 async def test_who_the_run_acts_for_does_not_approve_it(remit: Remit) -> None:

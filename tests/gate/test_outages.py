@@ -244,3 +244,40 @@ async def test_an_agent_from_elsewhere_finds_its_approval_again_after_an_outage(
     store_is_away(shop, away=False)
     assert await propose_again() == Completed(result="ann")
     assert len(shop.ledger()) == 1
+
+
+async def test_a_call_that_was_put_off_and_then_decided_keeps_no_run_open(remit: Remit, shop: Shop) -> None:
+    away = shop.folder / "store-is-away"
+    away.touch()
+    async with remit.gate("desk").run({}) as run:
+        assert isinstance(await run.propose("items.lend", {"to": "ann"}), Deferred)
+        away.unlink()
+        assert isinstance(await run.propose("items.lend", {"to": "ann"}), Completed)
+    closed = remit.journal.reader.events(run.id)[-1]
+    assert (closed.type, closed.header.verdict) == (EventType.RUN_CLOSED, "completed")
+
+
+async def test_a_call_that_was_put_off_and_decided_before_a_restart_keeps_no_run_open(
+    remit: Remit, shop: Shop
+) -> None:
+    away = shop.folder / "store-is-away"
+    away.touch()
+    async with remit.gate("desk").run({}, request_key="one") as run:
+        assert isinstance(await run.propose("items.lend", {"to": "ann"}), Deferred)
+    left = asyncio.Event()
+
+    async def go_on_and_break_off() -> None:
+        async with remit.gate("desk").run({}, request_key="one") as again:
+            assert isinstance(await again.propose("items.lend", {"to": "ann"}), Completed)
+            left.set()
+            await asyncio.Event().wait()
+
+    away.unlink()
+    task = asyncio.ensure_future(go_on_and_break_off())
+    await left.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    async with remit.gate("desk").run({}, request_key="one"):
+        pass
+    closed = remit.journal.reader.events(run.id)[-1]
+    assert (closed.type, closed.header.verdict) == (EventType.RUN_CLOSED, "completed")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from project import REFUND, Shop, make_shop, write_action
-from remit import Completed, Denied, Failed, Held, Remit
+from remit import Completed, Denied, Failed, Held, Remit, Unknown
 from remit.cases.cases import Decision
 from remit.errors import CaseError, RunError
+from remit.journal.journal import system_clock
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,10 @@ def shop(tmp_path: Path, database_url: str) -> Shop:
         project.write(PEOPLE)
     made.contract("scarce", [REFUND], limits={"writes_per_hour": 1})
     made.contract("rich", [CHEAP])
+    odd = write_action("odd.write", limits={"per_run": 1})
+    once = [write_action("put.safe", limits={"per_run": 1}), odd]
+    made.contract("once", once, limits={"writes_per_hour": 1}, budget={"calls": 9, "writes": 9, "time": "9h"})
+    made.contract("many", [write_action("put.none"), write_action("put.safe")])
     made.contract("echo", [{"tool": "orders.read"}, {"tool": "notes.add"}, REFUND], policy=UNTRUSTED)
     made.contract("short", [{"tool": "risk.check"}], budget={"calls": 2, "writes": 1, "time": "60s"})
     made.contract("roles", [write_action("put.none")], policy=TWO_ROLES)
@@ -75,6 +80,50 @@ async def test_a_call_that_came_to_nothing_gives_its_room_back(remit: Remit) -> 
         refused = await run.propose("payments.refund", refund("DE0934"))
     assert isinstance(refused, Denied)
     assert refused.code == "limit_exhausted"
+
+
+async def test_a_call_whose_outcome_nobody_knows_keeps_its_room(remit: Remit) -> None:
+    async with remit.gate("once").run({}) as run:
+        assert isinstance(await run.propose("odd.write", {"how": "done-unseen"}), Unknown)
+        refused = await run.propose("put.safe", {"value": 1})
+    assert isinstance(refused, Denied)
+    assert refused.code == "limit_exhausted"
+
+
+async def test_a_call_that_a_shared_limit_refuses_uses_nothing_of_what_its_run_has_left(shop: Shop) -> None:
+    ahead_us = [0]
+    async with Remit(shop.folder, clock=lambda: system_clock() + ahead_us[0]) as remit:
+        async with remit.gate("once").run({}) as other:
+            assert isinstance(await other.propose("put.safe", {"value": 1}), Completed)
+        async with remit.gate("once").run({}) as run:
+            refused = await run.propose("put.safe", {"value": 2})
+            assert isinstance(refused, Denied)
+            assert refused.code == "limit_exhausted"
+            ahead_us[0] = 2 * 3_600_000_000
+            # The hour is over, the run is not, and the one call that it may make is still to be made.
+            assert isinstance(await run.propose("put.safe", {"value": 2}), Completed)
+    assert [line.split()[2] for line in shop.ledger()] == ["1", "2"]
+
+
+@pytest.mark.parametrize("disabled", ["agent/shop/many", "person/anna"])
+async def test_neither_a_disabled_agent_nor_one_that_acts_for_somebody_disabled_does_anything(
+    remit: Remit, shop: Shop, disabled: str
+) -> None:
+    async with remit.gate("many", on_behalf_of="person/anna").run({}) as run:
+        assert isinstance(await run.propose("put.none", {"value": 1}), Completed)
+        remit.principals.disable(disabled, remit.clock())
+        refused = await run.propose("put.none", {"value": 2})
+        assert isinstance(refused, Denied)
+        assert (refused.code, disabled in refused.message) == ("principal_disabled", True)
+        remit.principals.enable(disabled, remit.clock())
+        assert isinstance(await run.propose("put.none", {"value": 3}), Completed)
+    assert [line.split()[2] for line in shop.ledger()] == ["1", "3"]
+
+
+async def test_a_run_makes_as_many_calls_as_its_budget_says_and_not_one_more(remit: Remit) -> None:
+    async with remit.gate("short").run({}) as run:
+        told = [await run.propose("risk.check", {"order": 1}) for _ in range(3)]
+    assert [outcome.completed for outcome in told] == [True, True, False]
 
 
 async def test_no_currency_moves_that_no_limit_is_set_for_whoever_approved_it(remit: Remit, shop: Shop) -> None:

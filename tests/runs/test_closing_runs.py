@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from remit.errors import CaseError, RunError
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import system_clock
 from remit.runs.by_person import commit_by
+from remit.storage.rows import make_ready
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,19 @@ async def test_time_ends_a_run_whose_release_is_gone(shop: Shop, held: RunResult
         assert tomorrow.engine.waiting() == []
 
 
+async def test_a_case_stays_as_a_person_has_decided_it_when_time_ends_its_run(shop: Shop) -> None:
+    async with Remit(shop.folder) as remit:
+        held = await remit.run("refunds", {})
+        await remit.cases.decide(held.case or "", Decision.APPROVED, token=remit.person_token("lee"))
+    shop.contract("refunds", [REFUND], workflow=WORKFLOW, policy="// another text\n")
+    async with Remit(shop.folder, clock=lambda: system_clock() + 5 * HOUR_US) as tomorrow:
+        result = await tomorrow.engine.drive(held.run)
+        assert (result.outcome, "not carried out in time" in result.reason) == ("denied", True)
+        case = tomorrow.cases.get(held.case or "")
+        assert (case.status, case.decided_by) == ("approved", "person/lee")
+    assert shop.tries() == []
+
+
 async def test_an_approval_that_its_run_can_not_use_is_refused(later: Remit, held: RunResult) -> None:
     with pytest.raises(CaseError) as refused:
         await later.cases.decide(held.case or "", Decision.APPROVED, token=later.person_token("lee"))
@@ -108,6 +122,85 @@ async def test_a_run_that_is_driven_is_not_ended_under_its_worker(later: Remit) 
         assert refused.value.code == "run_busy"
 
 
+@pytest.mark.parametrize("forged", [{"shown_digest": "0" * 64}, {"case": "case-other"}])
+async def test_an_answer_to_another_question_ends_no_run_whose_release_is_gone(
+    later: Remit, held: RunResult, forged: dict[str, str]
+) -> None:
+    case = later.cases.get(held.case or "")
+    log, events = later.journal.reopen(held.run)
+    [asked] = [event for event in events if event.type is EventType.APPROVAL_REQUESTED]
+    answer = {"case": case.case, "shown_digest": asked.body["shown_digest"], "decision": "denied", "by": "person/lee"}
+    draft = Draft(type=EventType.APPROVAL_DECIDED, actor="person/lee", span=case.step, body={**answer, **forged})
+    await later.journal.append(log, draft, statements=[make_ready(held.run, later.clock())])
+    with pytest.raises(RunError) as stuck:
+        await later.engine.drive(held.run)
+    assert stuck.value.code == "release_not_at_hand"
+    # The question stands: who answers it, ends the run.
+    await later.cases.decide(case.case, Decision.DENIED, token=later.person_token("lee"))
+    assert (await later.engine.drive(held.run)).outcome == "denied"
+
+
+class Ticking:
+    """The system's clock, which somebody uses the nth time that it is looked at from now on."""
+
+    def __init__(self) -> None:
+        self.left = -1
+        self.use: Callable[[], object] = int
+
+    def __call__(self) -> int:
+        self.left -= 1
+        if self.left == 0:
+            self.use()
+        return system_clock()
+
+
+@pytest.mark.parametrize("look", [2, 3])
+async def test_a_person_who_is_disabled_while_they_end_a_run_ends_none(shop: Shop, held: RunResult, look: int) -> None:
+    clock = Ticking()
+    async with Remit(shop.folder, clock=clock) as remit, Remit(shop.folder) as other:
+        token = remit.person_token("lee")
+        clock.left, clock.use = look, lambda: other.principals.disable("person/lee", system_clock())
+        with pytest.raises(CaseError) as refused:
+            await remit.close_run(held.run, token=token)
+        assert (clock.left < 0, refused.value.code) == (True, "approver_disabled")
+        assert EventType.RUN_CLOSED not in [event.type for event in remit.journal.reader.events(held.run)]
+        assert remit.cases.get(held.case or "").status == "open"
+        # Nobody holds the run because of it.
+        assert (await remit.close_run(held.run, token=remit.person_token("kim"))).outcome == "stopped"
+
+
+async def test_a_run_is_closed_only_when_the_calls_that_are_under_way_have_come_to_their_outcomes(shop: Shop) -> None:
+    async with Remit(shop.folder) as remit:
+        async with remit.gate("away").run({}) as run:
+            left = [asyncio.ensure_future(run.propose("put.none", {"value": value})) for value in range(3)]
+            await asyncio.sleep(0)
+        events = remit.journal.reader.events(run.id)
+        assert [event.type for event in events].count(EventType.CALL_COMPLETED) == 3
+        assert events[-1].type is EventType.RUN_CLOSED
+        assert [outcome.completed for outcome in await asyncio.gather(*left)] == [True] * 3
+    assert len(shop.ledger()) == 3
+
+
+WRONG = """
+async def wrong(run, request):
+    await run.call("put.none", value=1)
+    return {answer}
+"""
+
+
+@pytest.mark.parametrize("answer", ["None", "['done']", "'done'", "{'n': float('nan')}", "{'when': object()}"])
+async def test_a_workflow_whose_output_does_not_meet_the_contract_has_failed_and_says_so(
+    shop: Shop, answer: str
+) -> None:
+    shop.contract("wrong", [write_action("put.none")], workflow=WRONG.format(answer=answer))
+    async with Remit(shop.folder) as remit:
+        result = await remit.run("wrong", {})
+        assert (result.outcome, result.output) == ("failed", None)
+        assert result.reason.startswith("the output ")
+        closed = remit.journal.reader.events(result.run)[-1]
+        assert (closed.header.verdict, closed.body["reason"]) == ("failed", result.reason)
+
+
 class Killed(BaseException):
     """The process is gone, for all that the run can tell."""
 
@@ -140,3 +233,25 @@ async def test_whoever_is_disabled_at_the_last_moment_writes_nothing(later: Remi
         await commit_by("person/lee", later.journal, log, [seen])
     assert refused.value.code == "approver_disabled"
     assert later.journal.reader.events(held.run) == before
+
+
+@pytest.mark.parametrize("disabled", ["agent/shop/putting", "person/anna"])
+async def test_a_call_that_a_worker_left_is_not_made_once_its_principal_is_disabled(shop: Shop, disabled: str) -> None:
+    put = "\nasync def putting(run, request):\n    return {'put': await run.call('put.keyed', value=1)}\n"
+    shop.contract("putting", [write_action("put.keyed")], workflow=put)
+
+    def stop(point: str) -> None:
+        if point == "after_intent":
+            raise KeyboardInterrupt
+
+    async with Remit(shop.folder, crash_point=stop) as remit:
+        run = await remit.engine.open("putting", {}, on_behalf_of="person/anna")
+        with pytest.raises(KeyboardInterrupt):
+            await remit.engine.drive(run)
+    async with Remit(shop.folder) as later:
+        later.principals.disable(disabled, later.clock())
+        result = await later.engine.drive(run)
+        assert (result.outcome, "its principal was disabled" in result.reason) == ("unknown", True)
+        [case] = later.cases.list("shop")
+        assert (case.kind, case.run) == ("unknown", run)
+    assert shop.tries() == []

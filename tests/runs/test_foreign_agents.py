@@ -86,6 +86,27 @@ async def test_a_run_stays_open_while_a_person_decides_and_goes_on_under_its_req
     assert len(shop.ledger()) == 2
 
 
+async def test_a_run_is_left_to_a_person_only_when_the_calls_that_are_under_way_have_come_to_their_outcomes(
+    remit: Remit, shop: Shop
+) -> None:
+    async with remit.gate("refunds").run({}) as run:
+        assert isinstance(await run.propose("payments.refund", LARGE), Held)
+        left = [asyncio.ensure_future(run.propose("put.none", {"value": value})) for value in range(3)]
+        await asyncio.sleep(0)
+    completed = [e for e in remit.journal.reader.events(run.id) if e.type is EventType.CALL_COMPLETED]
+    assert len(completed) == 3
+    assert [outcome.completed for outcome in await asyncio.gather(*left)] == [True] * 3
+    assert len(shop.ledger()) == 3
+
+
+async def test_what_an_agent_changes_in_its_output_after_it_has_finished_is_not_what_is_kept(remit: Remit) -> None:
+    output: dict[str, Any] = {"done": True}
+    async with remit.gate("refunds").run({}) as run:
+        run.finish(output)
+        output["done"] = float("nan")
+    assert last(remit, run.id).body["output"] == {"done": True}
+
+
 async def test_workers_leave_the_runs_of_foreign_agents_alone(remit: Remit) -> None:
     async with remit.gate("refunds").run({}, request_key="one") as run:
         held = await run.propose("payments.refund", LARGE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -228,6 +230,60 @@ async def test_transactions_that_wait_for_each_other_are_both_carried_out(store:
     assert asked == 3
     with store.database.engine.connect() as connection:
         assert connection.execute(text("SELECT DISTINCT updated_at FROM principals")).scalars().all() == [2]
+
+
+def waits(database: Database, backend: int) -> bool:
+    """Whether the connection of that process waits for a lock that somebody else holds."""
+    query = text("SELECT count(*) FROM pg_locks WHERE pid = :pid AND NOT granted")
+    with database.engine.connect() as connection:
+        return connection.execute(query, {"pid": backend}).scalar_one() > 0
+
+
+class Disabling(threading.Thread):
+    """Somebody who disables a principal on a connection of their own, in a thread because they may have to wait."""
+
+    def __init__(self, database: Database, principal: str) -> None:
+        super().__init__()
+        self._database = database
+        self._principal = principal
+        self.backends: queue.Queue[int] = queue.Queue()
+
+    def run(self) -> None:
+        disable = text("UPDATE principals SET enabled = false WHERE principal = :principal")
+        with self._database.engine.begin() as connection:
+            self.backends.put(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+            connection.execute(disable, {"principal": self._principal})
+
+    def has_to_wait(self) -> bool:
+        """Whether they wait for a lock; false once they are done without."""
+        backend = self.backends.get(timeout=20)
+        while self.is_alive():
+            if waits(self._database, backend):
+                return True
+        return False
+
+
+async def test_nobody_is_disabled_between_the_reading_of_their_state_and_the_commit(store: Store) -> None:
+    if store.database.is_sqlite:
+        pytest.skip("there is one lock, so nobody else can write meanwhile")
+    store.principals(a=True)
+    disabling = Disabling(store.database, "a")
+    waited: list[bool] = []
+
+    def decide(found: Found) -> Sequence[Statement]:
+        assert found.enabled == {"a"}
+        disabling.start()
+        waited.append(disabling.has_to_wait())
+        return [meter("done")]
+
+    await store.writer.write(Locks(meters=(), principals=("a",)), decide)
+    await asyncio.to_thread(disabling.join, 20)
+    assert waited == [True]
+    assert store.meters() == {"done": b"s"}
+    # What they wanted holds from the next transaction on.
+    asked: list[Found] = []
+    await store.writer.write(Locks(meters=(), principals=("a",)), lambda found: asked.append(found) or ())
+    assert asked[0].enabled == frozenset()
 
 
 async def test_a_closed_writer_opens_again_when_it_is_needed(store: Store) -> None:

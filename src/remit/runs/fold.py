@@ -38,6 +38,14 @@ class RecordedStep:
     outcome: Outcome | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedValue:
+    """A time, id or random number that the workflow asked for at one step. `kind`: now, uuid, random."""
+
+    kind: str
+    value: Json
+
+
 @dataclass(kw_only=True, slots=True)
 class Folded:
     """A run as its record has it. `request` is the original where the run may still see it."""
@@ -45,7 +53,7 @@ class Folded:
     state: RunState
     request: Json
     steps: dict[str, RecordedStep] = field(default_factory=dict[str, RecordedStep])
-    values: dict[str, Json] = field(default_factory=dict[str, Json])
+    values: dict[str, RecordedValue] = field(default_factory=dict[str, RecordedValue])
     cases: dict[str, str] = field(default_factory=dict[str, str])
     """Cases that were opened for escalations, by step."""
     active_at: int = 0
@@ -116,7 +124,8 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
         case EventType.APPROVAL_DECIDED:
             take_up_decision(state, event)
         case EventType.VALUE_RECORDED:
-            folded.values[event.header.span] = (event.sealed or body)["value"]
+            value = (event.sealed or body)["value"]
+            folded.values[event.header.span] = RecordedValue(kind=body["kind"], value=value)
         case EventType.RUN_CLOSED:
             folded.closed = body["outcome"]
             folded.output = (event.sealed or body).get("output")

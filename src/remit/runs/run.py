@@ -21,7 +21,7 @@ from remit.gate.record import open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
-from remit.runs.fold import Folded, held, take_up_decision
+from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.values import Json, ValueRefused, digest, leaves
 
 T = TypeVar("T")
@@ -136,6 +136,7 @@ class Run:
         """End the run here: a case in the contract's queue asks a person to take over. Does not return."""
         state = self._folded.state
         step = self._next_step()
+        self._expect(step, "`run.escalate`")
         recorded = self._folded.cases.get(step)
         if recorded is not None:
             raise Escalated(recorded, reason)
@@ -168,9 +169,9 @@ class Run:
 
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:
         step = self._next_step()
+        self._expect(step, f"`run.{kind}`")
         if step in self._folded.values:
-            return self._folded.values[step]
-        self._expect_nothing(step, kind)
+            return self._folded.values[step].value
         value = make()
         draft = Draft(
             type=EventType.VALUE_RECORDED,
@@ -179,32 +180,43 @@ class Run:
             body={"kind": kind, "value": value},
         )
         await self._journal.append(self._folded.state.log, draft)
-        self._folded.values[step] = value
+        self._folded.values[step] = RecordedValue(kind=kind, value=value)
         return value
 
-    def _expect_nothing(self, step: str, asked: str) -> None:
-        recorded = self._folded.steps.get(step)
-        if recorded is not None:
-            raise Diverged(f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and `{asked}` now")
+    def _expect(self, step: str, asked: str) -> None:
+        """Raises `Diverged` where the record holds something else at this step than what is asked for now."""
+        recorded = self._recorded(step)
+        if recorded not in ("", asked):
+            raise Diverged(
+                f"step {step} of run `{self.id}` is {recorded} on record, and {asked} now; the code has changed since"
+            )
+
+    def _recorded(self, step: str) -> str:
+        """What the record holds at a step, in words; empty where the record has not come so far."""
+        folded = self._folded
+        if step in folded.steps:
+            return f"a call of `{folded.steps[step].tool}`"
+        if step in folded.values:
+            return f"`run.{folded.values[step].kind}`"
+        return "`run.escalate`" if step in folded.cases else ""
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
         self.take_up_arrivals()
-        recorded = self._folded.steps.get(step)
-        if recorded is not None:
-            known = await self._replay(step, tool, args)
+        if self._recorded(step):
+            self._expect(step, f"a call of `{recorded_name(self._folded.state, tool)}`")
+            known = await self._replay(step, args)
             if known is not None:
                 return known
         proposal = Proposal(tool=tool, args=args, step=step, token=self._token())
         return await self._gate.propose(self._folded.state, proposal)
 
-    async def _replay(self, step: str, tool: str, args: Json) -> Outcome | None:
-        """The recorded outcome of a step; `None` where it must be decided (again) now."""
+    async def _replay(self, step: str, args: Json) -> Outcome | None:
+        """The recorded outcome of a call; `None` where it must be decided (again) now."""
         recorded = self._folded.steps[step]
-        same_args = not recorded.args_digest or recorded.args_digest == _digest(args)
-        if recorded.tool != recorded_name(self._folded.state, tool) or not same_args:
+        if recorded.args_digest and recorded.args_digest != _digest(args):
             raise Diverged(
-                f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and a call of `{tool}` "
-                f"with {'the same' if same_args else 'other'} arguments now; the code has changed since"
+                f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and one with other arguments "
+                "now; the code has changed since"
             )
         if recorded.outcome is not None:
             return recorded.outcome
@@ -241,7 +253,7 @@ class Run:
         floor = self._folded.state.authority.confidence_floor
         confidence: Any = answer.get("confidence_per_mille")
         if floor is not None and confidence is not None and confidence < floor:
-            await self.escalate(f"confidence {confidence / 1000:.2f} is below {floor / 1000:.2f}", draft=answer)
+            await self.escalate(f"confidence {confidence / 1000:.3f} is below {floor / 1000:.3f}", draft=answer)
         return answer
 
 
