@@ -91,7 +91,6 @@ class PolicyDecisionPoint:
         """Content hash of all that decisions depend on."""
         self.contract = contract
         self._principal = principal_of(contract)
-        self._agent = _agent(self._principal, contract)
         self._slices = {
             tool: _slice(
                 contract, granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)]
@@ -164,24 +163,22 @@ class PolicyDecisionPoint:
     def _question(self, found: _Slice, resource: Resource, read: bytes) -> _Question:
         # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
         uid = {"type": resource.kind, "id": resource.id}
-        entities, attributes = self._agent, {}
+        entities, attributes = found.agent, {}
         if found.resource:
             values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
             attributes = found.attributes(values, ("resource",))
-            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
-            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
+            entities = [*entities, {"uid": uid, "attrs": attributes, "parents": []}]
         return _Question(
             request={**found.asked, "resource": uid, "context": read.decode()},
-            entities=entities,
+            entities=encode(entities).decode(),
             about={"resource": attributes, "contract": self.contract.contract},
         )
 
 
-def _agent(principal: str, contract: Contract) -> cedarpy.Entities:
+def _agent(contract: Contract) -> Json:
     region = {} if contract.region is None else {"region": contract.region}
     attributes = {"tenant": contract.tenant, "contract": contract.contract, **region}
-    agent: Json = {"uid": {"type": AGENT, "id": principal}, "attrs": attributes, "parents": []}
-    return cedarpy.Entities.from_json_str(encode([agent]).decode())  # pyright: ignore[reportUnknownMemberType]
+    return {"uid": {"type": AGENT, "id": principal_of(contract)}, "attrs": attributes, "parents": []}
 
 
 def _ungranted(reason: str) -> Forbidden:
@@ -197,20 +194,23 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in the forms that Cedar takes it; `about` is for telling people."""
+    """One call in the forms that Cedar takes it; `about` is for telling people.
+
+    `entities` is text: parsed for one question it costs less than a parsed set that Cedar would copy.
+    """
 
     request: dict[str, Any]
-    entities: cedarpy.Entities
+    entities: str
     about: Mapping[str, Any]
 
     def put_to(self, policies: cedarpy.PolicySet) -> _Answer:
         result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
             self.request, policies, self.entities
         )
-        found, errors = result.diagnostics.reasons, result.diagnostics.errors
-        if result.decision is cedarpy.Decision.NoDecision and not errors:
+        decision, found, errors = result.decision, result.diagnostics.reasons, result.diagnostics.errors
+        if decision is cedarpy.Decision.NoDecision and not errors:
             errors = ["the request can't be decided"]
-        return _Answer(allows=result.allowed, rules=tuple(sorted(found)), errors=tuple(sorted(errors)))
+        return _Answer(allows=decision is cedarpy.Decision.Allow, rules=tuple(sorted(found)), errors=tuple(sorted(errors)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +225,8 @@ class _Slice:
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
+    agent: Sequence[Json]
+    """The agent as an entity, where anything but its name is read."""
     shape: ContextShape
     attributes: Callable[[Mapping[str, Any], Path], dict[str, Json]]
     """Makes the attributes of the resource that are read."""
@@ -284,9 +286,11 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
     parsed = cedarpy.policies_to_pst(demands).static_policies.values()
     of_context: Reads = {}
     of_resource: Reads = {}
+    of_agent: Reads = {}
     for rule in rules:
         of_context = joined(of_context, rule.reads("context"))
         of_resource = joined(of_resource, rule.reads("resource"))
+        of_agent = joined(of_agent, rule.reads("principal"))
     told = of_context if isinstance(of_context, str) else of_context.get("facts", {})
     facts = {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
     counted = isinstance(of_context, str) or not _OF_ALL_CALLS.isdisjoint(of_context)
@@ -301,6 +305,7 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
         demands=_policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
+        agent=[_agent(contract)] if of_agent else [],
         shape=ContextShape(granted.type, of_context),
         attributes=record_converter(kind, of_resource),
         session=SessionFacts(facts),
