@@ -340,6 +340,23 @@ def test_a_hard_rule_that_fires_is_named_although_another_can_not_be_evaluated()
     assert decide(policy, facts()) == Forbidden(rules=("no",), reasons=("no",))
 
 
+@pytest.mark.parametrize("depth", [1, 97])
+def test_of_many_hard_rules_exactly_those_that_fire_are_named_however_deep_one_is_nested(depth: int) -> None:
+    """With 97 comparisons in a row, one rule is all that Cedar takes; it can't be asked about as a part of another."""
+    rules = [f'@id("r{n}") forbid (principal, action, resource) when {{ context.attempt == {n} }};' for n in range(2, 40)]
+    rules.append('@id("orders") forbid (principal, action == Action::"payments.refund", resource is Order) unless { context.attempt < 50 };')
+    rules.append('@id("clauses") forbid (principal, action == Action::"payments.refund", resource) when { context.attempt > 60 } unless { resource.vip };')
+    rules.append(f'@id("deep") forbid (principal, action, resource) when {{ {" || ".join(["context.attempt == 7"] * depth)} }};')
+    policy = build("\n".join(rules))
+
+    def fired(attempt: int) -> tuple[str, ...]:
+        decision = decide(policy, facts(attempt=attempt, resource=replace(ORDER, attributes={"vip": False})))
+        return decision.rules if isinstance(decision, Forbidden) else ()
+
+    assert [fired(n) for n in (1, 2, 7, 39, 40)] == [(), ("r2",), ("deep", "r7"), ("r39",), ()]
+    assert [fired(n) for n in (50, 61)] == [("orders",), ("clauses", "orders")]
+
+
 def test_a_fact_that_could_not_be_told_denies_where_it_is_read() -> None:
     decision = decide(build(), facts(session={}))
     assert isinstance(decision, Undecided)

@@ -6,6 +6,9 @@ one set the same is found out by giving Cedar each hold as a permit that grants 
 forbid hides it, and a call is allowed only if a grant of the contract is among the policies that applied. Cedar skips a
 policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
 
+Every policy costs Cedar time of its own, so hard forbids are first asked about as one (see `_screen`). Only where a call
+is not simply allowed is each of them asked, by name.
+
 Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that its
 policies read, and the journal keeps just these, so that the record suffices to decide again.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, cast
 
 import cedarpy
@@ -167,18 +171,22 @@ class PolicyDecisionPoint:
         if found.resource:
             values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
             attributes = found.attributes(values, ("resource",))
-            entities = [*entities, {"uid": uid, "attrs": attributes, "parents": []}]
+            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
+            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
         return _Question(
             request={**found.asked, "resource": uid, "context": read.decode()},
-            entities=encode(entities).decode(),
+            entities=entities,
             about={"resource": attributes, "contract": self.contract.contract},
         )
 
 
-def _agent(contract: Contract) -> Json:
+def _agent(contract: Contract, reads: Reads) -> cedarpy.Entities:
+    """The agent, where anything but its name is read: Cedar copies every entity that it is given."""
     region = {} if contract.region is None else {"region": contract.region}
     attributes = {"tenant": contract.tenant, "contract": contract.contract, **region}
-    return {"uid": {"type": AGENT, "id": principal_of(contract)}, "attrs": attributes, "parents": []}
+    agent: Json = {"uid": {"type": AGENT, "id": principal_of(contract)}, "attrs": attributes, "parents": []}
+    text = encode([agent] if reads else []).decode()
+    return cedarpy.Entities.from_json_str(text)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _ungranted(reason: str) -> Forbidden:
@@ -194,13 +202,10 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in the forms that Cedar takes it; `about` is for telling people.
-
-    `entities` is text: parsed for one question it costs less than a parsed set that Cedar would copy.
-    """
+    """One call in the forms that Cedar takes it; `about` is for telling people."""
 
     request: dict[str, Any]
-    entities: str
+    entities: cedarpy.Entities
     about: Mapping[str, Any]
 
     def put_to(self, policies: cedarpy.PolicySet) -> _Answer:
@@ -222,11 +227,12 @@ class _Slice:
     asked: Mapping[str, Json]
     """What every request about the tool says alike: principal and action."""
     policies: cedarpy.PolicySet
+    screen: cedarpy.PolicySet
+    """The same with few policies: what it allows without an error, `policies` allow for the same reasons."""
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
-    agent: Sequence[Json]
-    """The agent as an entity, where anything but its name is read."""
+    agent: cedarpy.Entities
     shape: ContextShape
     attributes: Callable[[Mapping[str, Any], Path], dict[str, Json]]
     """Makes the attributes of the resource that are read."""
@@ -234,7 +240,9 @@ class _Slice:
     depends_on: Container[str]
 
     def decide(self, question: _Question) -> PolicyDecision:
-        answer = question.put_to(self.policies)
+        answer = question.put_to(self.screen)
+        if answer.errors or not answer.allows:
+            answer = question.put_to(self.policies)
         if answer.rules and not answer.allows:
             return Forbidden(rules=answer.rules, reasons=self._reasons(answer.rules))
         if answer.errors:
@@ -302,10 +310,11 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
             "action": {"type": "Action", "id": granted.action.tool},
         },
         policies=_policies({rule.id: _as_asked(rule) for rule in rules}),
+        screen=_screen(rules),
         demands=_policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
-        agent=[_agent(contract)] if of_agent else [],
+        agent=_agent(contract, of_agent),
         shape=ContextShape(granted.type, of_context),
         attributes=record_converter(kind, of_resource),
         session=SessionFacts(facts),
@@ -333,3 +342,40 @@ def _policies(templates: Mapping[str, pst.Template]) -> cedarpy.PolicySet:
     """A set whose policies go by their `@id`s, so that Cedar's answers name them; annotations would only be carried."""
     named = {id_: replace(template, id=id_, annotations={}) for id_, template in templates.items()}
     return cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=named, template_links=()))
+
+
+def _screen(rules: Sequence[Rule]) -> cedarpy.PolicySet:
+    """A slice whose hard forbids of one scope are one policy, which fires, or can't be evaluated, if one of them is so.
+
+    That it does neither says of each of them that it was evaluated and is false.
+    """
+    asked: dict[str, pst.Template] = {}
+    hard: dict[tuple[Any, Any], list[Rule]] = {}
+    for rule in rules:
+        if rule.is_permit or rule.hold is not None:
+            asked[rule.id] = _as_asked(rule)
+        else:
+            hard.setdefault((rule.template.principal, rule.template.resource), []).append(rule)
+    for alike in hard.values():
+        # Each is about the action of the slice, whatever other ones it names. An id of theirs is nobody else's.
+        clause = pst.When(_any_of([_condition(rule.template) for rule in alike]))
+        asked[alike[0].id] = replace(alike[0].template, action=pst.ScopeAny(), clauses=(clause,))
+    try:
+        return _policies(asked)
+    except ValueError:
+        # A rule that is nested as deeply as Cedar takes it can't be a part of another.
+        return _policies({rule.id: _as_asked(rule) for rule in rules})
+
+
+def _any_of(conditions: Sequence[pst.Expr]) -> pst.Expr:
+    """`a || b || …`, nested as little as can be."""
+    if len(conditions) == 1:
+        return conditions[0]
+    half = len(conditions) // 2
+    return pst.BinaryOp("or", _any_of(conditions[:half]), _any_of(conditions[half:]))
+
+
+def _condition(template: pst.Template) -> pst.Expr:
+    """What must hold for a policy to fire within its scope."""
+    parts = [each.expr if isinstance(each, pst.When) else pst.UnaryOp("not", each.expr) for each in template.clauses]
+    return reduce(lambda left, right: pst.BinaryOp("and", left, right), parts, pst.BoolLit(value=True))
