@@ -43,7 +43,7 @@ from remit.gate.verdicts import (
 from remit.identity.tokens import TokenVerifier
 from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, Settlement
 from remit.limits.meters import Charge, Reserved
-from remit.limits.rules import Demand, charges
+from remit.limits.rules import NOTHING, Demand, charges
 from remit.policy.session import PastCall
 from remit.provenance.labels import echoes_of, untrusted
 from remit.values import Json, decode, encode
@@ -311,14 +311,14 @@ def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
                 calls=0, writes=demand.writes, rows=demand.rows, money=demand.money, currency=demand.currency
             )
         case Unknown():
-            return Demand(calls=0)
+            return NOTHING
         case never:
             assert_never(never)
 
 
 def _settlements(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
     made: list[Settlement] = []
-    for one in reserved:
+    for one in reserved if over != NOTHING else ():
         quantity = one.meter.rsplit("|", 2)[1].rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
         amount = {"writes": over.writes, "rows": over.rows, "money": over.money, "spend": over.spend}.get(quantity, 0)
         if amount:
