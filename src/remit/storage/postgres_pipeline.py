@@ -46,6 +46,7 @@ class Pipeline:
         self._number = count()
         self._results: list[pq.abc.PGresult] = []
         self._answered: asyncio.Future[None] | None = None
+        self._is_sending = False
         self.closed = False
         self._loop.add_reader(self._socket, self._receive)
 
@@ -135,10 +136,12 @@ class Pipeline:
 
     def _flush(self) -> None:
         """Send as much as the socket takes, and the rest as it takes more."""
-        if self._libpq.flush():
+        left = bool(self._libpq.flush())
+        if left and not self._is_sending:
             self._loop.add_writer(self._socket, self._flush)
-        else:
+        elif self._is_sending and not left:
             self._loop.remove_writer(self._socket)
+        self._is_sending = left
 
     def _unwatch(self) -> None:
         self.closed = True
