@@ -6,8 +6,7 @@ one set the same is found out by giving Cedar each hold as a permit that grants 
 forbid hides it, and a call is allowed only if a grant of the contract is among the policies that applied. Cedar skips a
 policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
 
-Every policy costs Cedar time of its own, so hard forbids are first asked about as one (see `_screen`). Only where a call
-is not simply allowed is each of them asked, by name.
+A call is first put to a form of the policies that costs less (see `remit.policy.screen`).
 
 Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that its
 policies read, and the journal keeps just these, so that the record suffices to decide again.
@@ -16,13 +15,11 @@ policies read, and the journal keeps just these, so that the record suffices to 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cedarpy
 import msgspec
-from cedarpy import pst
 
 from remit.contracts.model import Contract
 from remit.contracts.problems import listed, quoted
@@ -32,6 +29,7 @@ from remit.policy.annotations import PolicyProblem, Rule
 from remit.policy.cedar_schema import AGENT, Record
 from remit.policy.compile import USUAL_WITHIN_MS, Compiled, Granted, check, principal_of
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
+from remit.policy.screen import Screen, as_asked, policies, screen
 from remit.policy.session import FactValue, PastCall, SessionFacts, tool_of
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, Path, ValueRefused, decode, digest, encode
@@ -160,24 +158,9 @@ class PolicyDecisionPoint:
         if resource.kind != kind:
             return _ungranted(f"`{tool}` acts on objects of kind `{kind}`, not {quoted(resource.kind)}")
         try:
-            return found.decide(self._question(found, resource, read))
+            return found.decide(resource, read)
         except (ValueError, ValueRefused) as error:
             return Undecided(errors=(str(error),))
-
-    def _question(self, found: _Slice, resource: Resource, read: bytes) -> _Question:
-        # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
-        uid = {"type": resource.kind, "id": resource.id}
-        entities, attributes = found.agent, {}
-        if found.resource:
-            values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
-            attributes = found.attributes(values, ("resource",))
-            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
-            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
-        return _Question(
-            request={**found.asked, "resource": uid, "context": read.decode()},
-            entities=entities,
-            about={"resource": attributes, "contract": self.contract.contract},
-        )
 
 
 def _agent(contract: Contract, reads: Reads) -> cedarpy.Entities:
@@ -222,13 +205,13 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
 class _Slice:
     """The policies that can fire on the calls of one tool, parsed, and what they read."""
 
+    contract: str
     granted: Granted
     rules: Mapping[str, Rule]
     asked: Mapping[str, Json]
     """What every request about the tool says alike: principal and action."""
     policies: cedarpy.PolicySet
-    screen: cedarpy.PolicySet
-    """The same with few policies: what it allows without an error, `policies` allow for the same reasons."""
+    screen: Screen | None
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
@@ -239,18 +222,48 @@ class _Slice:
     session: SessionFacts
     depends_on: Container[str]
 
-    def decide(self, question: _Question) -> PolicyDecision:
-        answer = question.put_to(self.screen)
-        if answer.errors or not answer.allows:
-            answer = question.put_to(self.policies)
+    def decide(self, resource: Resource, read: bytes) -> PolicyDecision:
+        # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
+        uid = {"type": resource.kind, "id": resource.id}
+        values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
+        attributes = self.attributes(values, ("resource",))
+        allowed = self._screened(uid, attributes, read)
+        return allowed or self._decide(self._question(uid, attributes, read))
+
+    def _screened(self, uid: Json, attributes: Mapping[str, Json], read: bytes) -> Permitted | MustHold | None:
+        """What the screen allows."""
+        context = self.screen and self.screen.context(decode(read), attributes)
+        if self.screen is None or context is None:
+            return None
+        request = {**self.asked, "resource": uid, "context": encode(context).decode()}
+        answer = _Question(request=request, entities=self.agent, about={}).put_to(self.screen.policies)
+        return self._allowed(answer) if answer.allows and not answer.errors else None
+
+    def _question(self, uid: Json, attributes: Mapping[str, Json], read: bytes) -> _Question:
+        entities = self.agent
+        if self.resource:
+            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
+            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
+        return _Question(
+            request={**self.asked, "resource": uid, "context": read.decode()},
+            entities=entities,
+            about={"resource": attributes, "contract": self.contract},
+        )
+
+    def _decide(self, question: _Question) -> PolicyDecision:
+        answer = question.put_to(self.policies)
         if answer.rules and not answer.allows:
             return Forbidden(rules=answer.rules, reasons=self._reasons(answer.rules))
         if answer.errors:
             return Undecided(errors=answer.errors)
+        return self._allowed(answer) or _ungranted(self._unmet(question))
+
+    def _allowed(self, answer: _Answer) -> Permitted | MustHold | None:
+        """What an answer without errors allows, if it is by a grant; a hold alone grants nothing."""
         grants = tuple(rule for rule in answer.rules if self.rules[rule].is_permit)
         holds = tuple(rule for rule in answer.rules if self.rules[rule].hold is not None)
         if not (answer.allows and grants):
-            return _ungranted(self._unmet(question))
+            return None
         return self._hold(holds) if holds else Permitted(rules=grants)
 
     def _reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
@@ -303,15 +316,16 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
     facts = {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
     counted = isinstance(of_context, str) or not _OF_ALL_CALLS.isdisjoint(of_context)
     return _Slice(
+        contract=contract.contract,
         granted=granted,
         rules={rule.id: rule for rule in rules},
         asked={
             "principal": {"type": AGENT, "id": principal_of(contract)},
             "action": {"type": "Action", "id": granted.action.tool},
         },
-        policies=_policies({rule.id: _as_asked(rule) for rule in rules}),
-        screen=_screen(rules),
-        demands=_policies({str(number): template for number, template in enumerate(parsed)}),
+        policies=policies({rule.id: as_asked(rule) for rule in rules}),
+        screen=screen(rules, of_context, of_resource),
+        demands=policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
         agent=_agent(contract, of_agent),
@@ -331,51 +345,3 @@ class _Everything:
 
     def __contains__(self, _name: object) -> bool:
         return True
-
-
-def _as_asked(rule: Rule) -> pst.Template:
-    """The rule as Cedar is given it: a hold stands beside the grants, where it can't hide them."""
-    return rule.template if rule.hold is None else replace(rule.template, effect="permit")
-
-
-def _policies(templates: Mapping[str, pst.Template]) -> cedarpy.PolicySet:
-    """A set whose policies go by their `@id`s, so that Cedar's answers name them; annotations would only be carried."""
-    named = {id_: replace(template, id=id_, annotations={}) for id_, template in templates.items()}
-    return cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=named, template_links=()))
-
-
-def _screen(rules: Sequence[Rule]) -> cedarpy.PolicySet:
-    """A slice whose hard forbids of one scope are one policy, which fires, or can't be evaluated, if one of them is so.
-
-    That it does neither says of each of them that it was evaluated and is false.
-    """
-    asked: dict[str, pst.Template] = {}
-    hard: dict[tuple[Any, Any], list[Rule]] = {}
-    for rule in rules:
-        if rule.is_permit or rule.hold is not None:
-            asked[rule.id] = _as_asked(rule)
-        else:
-            hard.setdefault((rule.template.principal, rule.template.resource), []).append(rule)
-    for alike in hard.values():
-        # Each is about the action of the slice, whatever other ones it names. An id of theirs is nobody else's.
-        clause = pst.When(_any_of([_condition(rule.template) for rule in alike]))
-        asked[alike[0].id] = replace(alike[0].template, action=pst.ScopeAny(), clauses=(clause,))
-    try:
-        return _policies(asked)
-    except ValueError:
-        # A rule that is nested as deeply as Cedar takes it can't be a part of another.
-        return _policies({rule.id: _as_asked(rule) for rule in rules})
-
-
-def _any_of(conditions: Sequence[pst.Expr]) -> pst.Expr:
-    """`a || b || …`, nested as little as can be."""
-    if len(conditions) == 1:
-        return conditions[0]
-    half = len(conditions) // 2
-    return pst.BinaryOp("or", _any_of(conditions[:half]), _any_of(conditions[half:]))
-
-
-def _condition(template: pst.Template) -> pst.Expr:
-    """What must hold for a policy to fire within its scope."""
-    parts = [each.expr if isinstance(each, pst.When) else pst.UnaryOp("not", each.expr) for each in template.clauses]
-    return reduce(lambda left, right: pst.BinaryOp("and", left, right), parts, pst.BoolLit(value=True))
