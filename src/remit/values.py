@@ -42,6 +42,8 @@ class ValueRefused(RemitError):
 
 def show_path(path: Path) -> str:
     """`("lines", 0, "amount")` as `lines[0].amount`; the empty path as `value`."""
+    if len(path) == 1 and isinstance(path[0], str):
+        return path[0] or "value"
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -63,40 +65,42 @@ def leaves(value: Json) -> Iterator[tuple[Path, Json]]:
 
     Depth first, in order. Raises `ValueRefused` at the first offending place.
     """
-    stack: list[tuple[Path, Json]] = [((), value)]
-    count = 1
-    while stack:
-        path, item = stack.pop()
-        kind = _type_of(item)
+    kind = _type_of(value)
+    if kind is dict or kind is list:
+        yield from _below((), value, [1])
+    else:
+        _check_scalar((), value)
+        yield (), value
+
+
+def _below(path: Path, item: dict[Any, Json] | list[Json], count: list[int]) -> Iterator[tuple[Path, Json]]:
+    """The scalars of a container. `count`, of one element: the values so far, shared by the whole walk."""
+    if len(path) >= MAX_DEPTH:
+        raise ValueRefused(f"`{_place(path[:4])}…` is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(item, dict):
+        for key in item:
+            if _type_of(key) is not str:
+                raise ValueRefused(f"a key of `{_place(path)}` is {_type_of(key).__name__}; keys are strings")
+            _check_text(path, key)
+    count[0] += len(item)
+    if count[0] > MAX_VALUES:
+        raise ValueRefused(f"more than {MAX_VALUES:,} values in one", code="too_large")
+    for name, child in item.items() if isinstance(item, dict) else enumerate(item):
+        place = (*path, name)
+        kind = _type_of(child)
         if kind is dict or kind is list:
-            if len(path) >= MAX_DEPTH:
-                raise ValueRefused(f"`{_place(path[:4])}…` is nested more than {MAX_DEPTH} levels deep")
-            children = _children(path, item)
-            count += len(children)
-            if count > MAX_VALUES:
-                raise ValueRefused(f"more than {MAX_VALUES:,} values in one", code="too_large")
-            stack.extend(reversed(children))
+            yield from _below(place, child, count)
         else:
-            _check_scalar(path, item)
-            yield path, item
-
-
-def _children(path: Path, item: dict[Any, Json] | list[Json]) -> list[tuple[Path, Json]]:
-    if isinstance(item, list):
-        return [((*path, i), child) for i, child in enumerate(item)]
-    for key in item:
-        if type(key) is not str:
-            raise ValueRefused(f"a key of `{_place(path)}` is {type(key).__name__}; keys are strings")
-        _check_text(path, key)
-    return [((*path, key), child) for key, child in item.items()]
+            _check_scalar(place, child)
+            yield place, child
 
 
 def _check_scalar(path: Path, item: Json) -> None:
-    if item is None or item is True or item is False:
-        return
     kind = _type_of(item)
     if kind is str:
         _check_text(path, item)
+    elif item is None or kind is bool:
+        return
     elif kind is int:
         if not _INT_MIN <= item <= _INT_MAX:
             raise ValueRefused(f"`{_place(path)}` is outside the range of 64-bit integers")

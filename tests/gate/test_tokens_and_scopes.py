@@ -12,7 +12,7 @@ import pytest
 from project import Shop, make_shop, write_action
 from remit import Completed, Denied, Outcome, Remit
 from remit.gate.call import Proposal, RunState
-from remit.identity.tokens import TokenRequest, scopes_of
+from remit.identity.tokens import TokenRequest
 from remit.journal.events import EventType
 
 pytestmark = pytest.mark.anyio
@@ -51,16 +51,7 @@ async def remit(shop: Shop) -> AsyncIterator[Remit]:
 
 def granted(state: RunState) -> TokenRequest:
     """What the run's own token says."""
-    authority = state.authority
-    return TokenRequest(
-        principal=authority.principal,
-        tenant=authority.tenant,
-        region=authority.region,
-        scopes=scopes_of(authority.contract),
-        contract=authority.release,
-        run=state.run,
-        on_behalf_of=state.on_behalf_of,
-    )
+    return state.authority.token_request(state.run, state.on_behalf_of)
 
 
 async def propose(remit: Remit, state: RunState, asked: TokenRequest, tool: str = "put.none", **args: Any) -> Outcome:
@@ -73,7 +64,7 @@ async def propose(remit: Remit, state: RunState, asked: TokenRequest, tool: str 
 FORGED: dict[str, tuple[str | None, dict[str, Any], str]] = {
     "another agent's": (None, {"principal": "agent/shop/other"}, "token_wrong_principal"),
     "another run's": (None, {"run": "run-0123456789abcdef"}, "token_wrong_run"),
-    "another release's": (None, {"contract": "0" * 64}, "token_wrong_contract"),
+    "another release's": (None, {"release": "0" * 64}, "token_wrong_contract"),
     "for somebody in a run for nobody": (None, {"on_behalf_of": "person/anna"}, "token_wrong_person"),
     "for somebody else": ("person/anna", {"on_behalf_of": "person/lee"}, "token_wrong_person"),
     "for nobody in a run for somebody": ("person/anna", {"on_behalf_of": None}, "token_wrong_person"),

@@ -340,6 +340,55 @@ def test_a_hard_rule_that_fires_is_named_although_another_can_not_be_evaluated()
     assert decide(policy, facts()) == Forbidden(rules=("no",), reasons=("no",))
 
 
+@pytest.mark.parametrize("depth", [1, 97])
+def test_of_many_hard_rules_exactly_those_that_fire_are_named_however_deep_one_is_nested(depth: int) -> None:
+    """With 97 comparisons in a row, one rule is all that Cedar takes; it can't be asked about as a part of another."""
+    rules = [f'@id("r{n}") forbid (principal, action, resource) when {{ context.attempt == {n} }};' for n in range(2, 40)]
+    rules.append('@id("orders") forbid (principal, action == Action::"payments.refund", resource is Order) unless { context.attempt < 50 };')
+    rules.append('@id("clauses") forbid (principal, action == Action::"payments.refund", resource) when { context.attempt > 60 } unless { resource.vip };')
+    rules.append(f'@id("deep") forbid (principal, action, resource) when {{ {" || ".join(["context.attempt == 7"] * depth)} }};')
+    policy = build("\n".join(rules))
+
+    def fired(attempt: int) -> tuple[str, ...]:
+        decision = decide(policy, facts(attempt=attempt, resource=replace(ORDER, attributes={"vip": False})))
+        return decision.rules if isinstance(decision, Forbidden) else ()
+
+    assert [fired(n) for n in (1, 2, 7, 39, 40)] == [(), ("r2",), ("deep", "r7"), ("r39",), ()]
+    assert [fired(n) for n in (50, 61)] == [("orders",), ("clauses", "orders")]
+
+
+HOLDING = [
+    'context.args.order == 1182',
+    "context.args has order",
+    'context has args.amount.currency && context.args.amount.currency == "EUR"',
+    "context has facts && context has facts.fraud_checked && context.facts has fraud_checked",
+    '[context.args.account, resource.tenant].contains("DE02")',
+    'resource has region && {a: context.args.order, b: [{c: resource.region}]} == {a: 1182, b: [{c: "eu"}]}',
+    'if resource.vip then false else context.args.account like "DE*"',
+    'resource has region && resource has tenant && resource.tenant == "shop"',
+    "(if context.attempt == 1 then resource else resource) has vip",
+    "resource is Order && context.facts.fraud_checked",
+    'resource == Order::"1182" && context.args.account != resource.tenant',
+    'context == context && context.args.order == 1182',
+    'context.args == context.args && context.facts.fraud_checked && resource.tenant == "shop"',
+    'principal.tenant == "shop" && principal.contract == "refunds"',
+]
+
+
+@pytest.mark.parametrize("condition", HOLDING)
+def test_what_a_rule_reads_is_found_wherever_and_however_it_reads_it(condition: str) -> None:
+    head = '@id("r") @reason("r") forbid (principal, action == Action::"payments.refund", resource)'
+    anywhere = with_action("payments.refund", only=Only())
+    assert decide(build(f"{head} when {{ {condition} }};", anywhere), facts()) == Forbidden(rules=("r",), reasons=("r",))
+    assert isinstance(decide(build(f"{head} unless {{ {condition} }};", anywhere), facts()), Permitted)
+
+
+@pytest.mark.parametrize("read", [b"", b"[]", b"{}", b'{"args":[]}', b'{"args":7,"facts":{"fraud_checked":true}}'])
+def test_a_record_that_is_not_what_the_policy_read_is_undecided(read: bytes) -> None:
+    decision = build().decide_recorded("payments.refund", "agent/shop/refunds", ORDER, read)
+    assert isinstance(decision, Undecided)
+
+
 def test_a_fact_that_could_not_be_told_denies_where_it_is_read() -> None:
     decision = decide(build(), facts(session={}))
     assert isinstance(decision, Undecided)

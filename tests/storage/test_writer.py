@@ -270,7 +270,7 @@ async def test_nobody_is_disabled_between_the_reading_of_their_state_and_the_com
     disabling = Disabling(store.database, "a")
     waited: list[bool] = []
 
-    def decide(found: Found) -> Sequence[Statement]:
+    def decide(found: LockedState) -> Sequence[Statement]:
         assert found.enabled == {"a"}
         disabling.start()
         waited.append(disabling.has_to_wait())
@@ -281,7 +281,7 @@ async def test_nobody_is_disabled_between_the_reading_of_their_state_and_the_com
     assert waited == [True]
     assert store.meters() == {"done": b"s"}
     # What they wanted holds from the next transaction on.
-    asked: list[Found] = []
+    asked: list[LockedState] = []
     await store.writer.write(Locks(meters=(), principals=("a",)), lambda found: asked.append(found) or ())
     assert asked[0].enabled == frozenset()
 

@@ -168,13 +168,18 @@ def move_event(to: Tampered) -> str:
     return f"{seq} is behind the end"
 
 
+def plain(value: Any) -> Any:
+    """Bytes, where a driver gives a view of them."""
+    return value.tobytes() if isinstance(value, memoryview) else value
+
+
 def copy_event(to: Tampered) -> str:
     """Into another run, at its end or at its beginning; as it is, or with a header that says so."""
     seq = to.some_seq()
     other = to.one("SELECT run, tenant FROM runs")[0]
     row = to.execute("SELECT tenant, run, n, type, at, hash, header, body, sealed FROM events WHERE seq = ?", seq)[0]
     ends = to.execute("SELECT n, hash FROM events WHERE run = ? ORDER BY n DESC LIMIT 1", other)
-    tenant, _, _, kind, at, hashed, header, body, sealed = (bytes(v) if isinstance(v, memoryview) else v for v in row)
+    tenant, _, _, kind, at, hashed, header, body, sealed = map(plain, row)
     n = ends[0][0] + 1 if ends else 1
     if to.chance.random() < 0.5:
         fields = json.loads(header) | {"run": other, "n": n, "prev": bytes(ends[0][1]).hex() if ends else ""}

@@ -58,10 +58,10 @@ def prove(
     """
 
     async def use(remit: Remit) -> dict[str, Any]:
-        from remit.cli.lookup import find_run
+        from remit.cli.lookup import find
         from remit.journal.proofs import Proofs
 
-        found = find_run(remit, run)
+        found = find(remit, "run", run)
         await remit.sequencer.integrate()
         last = n or remit.journal.reader.events(found)[-1].header.n
         proof = Proofs(remit.database, remit.tenant).inclusion(found, last)

@@ -44,7 +44,7 @@ from remit.gate.verdicts import (
 from remit.identity.tokens import TokenVerifier
 from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, Settlement
 from remit.limits.meters import Charge, Reserved
-from remit.limits.rules import Demand, charges
+from remit.limits.rules import NOTHING, Demand, charges
 from remit.policy.session import PastCall
 from remit.provenance.labels import echoes_of, untrusted
 from remit.values import Json, decode, encode
@@ -312,11 +312,13 @@ def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
                 calls=0, writes=demand.writes, rows=demand.rows, money=demand.money, currency=demand.currency
             )
         case Unknown():
-            return Demand(calls=0)
+            return NOTHING
         case never:
             assert_never(never)
 
 
 def _settlements(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
+    if over == NOTHING:
+        return ()
     given_back = ((one, over.amount_of(one.quantity)) for one in reserved)
     return tuple(Settlement(reserved=one, amount=amount) for one, amount in given_back if amount)

@@ -58,6 +58,9 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
+NOTHING = Demand(calls=0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionRules:
     """The limits that hold for the calls of one action."""
@@ -185,19 +188,24 @@ class RunUsage:
 
     def reserve(self, rules: ActionRules, demand: Demand) -> LimitRule | None:
         """Take what the call needs, or nothing and return the limit that has no room."""
+        used: dict[str, int] = {}
         for rule in rules.per_run:
-            if self._used.get(rule.meter, 0) + demand.of(rule) > rule.limit:
+            used[rule.meter] = self._used.get(rule.meter, 0) + demand.of(rule)
+            if used[rule.meter] > rule.limit:
                 return rule
-        self._add(rules, demand, 1)
+        self._used.update(used)
         return None
 
     def release(self, rules: ActionRules, demand: Demand) -> None:
-        self._add(rules, demand, -1)
+        if demand == NOTHING:
+            return
+        for rule in rules.per_run:
+            self._used[rule.meter] = self._used.get(rule.meter, 0) - demand.of(rule)
 
     def used(self, quantity: Quantity) -> int:
         """How much of the run's budget of a quantity is used."""
-        return self._used.get(f"run|{quantity}|0", 0)
+        return self._used.get(_OF_THE_RUN[quantity], 0)
 
-    def _add(self, rules: ActionRules, demand: Demand, sign: int) -> None:
-        for rule in rules.per_run:
-            self._used[rule.meter] = self._used.get(rule.meter, 0) + sign * demand.of(rule)
+
+_OF_THE_RUN = {quantity: f"run|{quantity}|0" for quantity in Quantity}
+"""The keys of the budget's own limits."""

@@ -6,6 +6,8 @@ one set the same is found out by giving Cedar each hold as a permit that grants 
 forbid hides it, and a call is allowed only if a grant of the contract is among the policies that applied. Cedar skips a
 policy that it can't evaluate; here its error leaves the call undecided, and that is a deny.
 
+A call is first put to a form of the policies that costs less (see `remit.policy.screen`).
+
 Policies are parsed once and sliced by action. A slice is given those parts of the context and of the object that its
 policies read, and the journal keeps just these, so that the record suffices to decide again.
 """
@@ -13,12 +15,11 @@ policies read, and the journal keeps just these, so that the record suffices to 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cedarpy
 import msgspec
-from cedarpy import pst
 
 from remit.contracts.model import Contract
 from remit.contracts.problems import listed, quoted
@@ -28,6 +29,7 @@ from remit.policy.annotations import PolicyProblem, Rule
 from remit.policy.cedar_schema import AGENT, Record
 from remit.policy.compile import USUAL_WITHIN_MS, Compiled, Granted, check, principal_of
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
+from remit.policy.screen import Screen, as_asked, policies, screen
 from remit.policy.session import FactValue, PastCall, SessionFacts, tool_of
 from remit.tools.spec import Resource, ToolSpec
 from remit.values import Json, Path, ValueRefused, decode, digest, encode
@@ -91,7 +93,6 @@ class PolicyDecisionPoint:
         """Content hash of all that decisions depend on."""
         self.contract = contract
         self._principal = principal_of(contract)
-        self._agent = _agent(self._principal, contract)
         self._slices = {
             tool: _slice(
                 contract, granted, compiled.root(tool, "resource"), [rule for rule in rules if rule.is_about(tool)]
@@ -157,31 +158,18 @@ class PolicyDecisionPoint:
         if resource.kind != kind:
             return _ungranted(f"`{tool}` acts on objects of kind `{kind}`, not {quoted(resource.kind)}")
         try:
-            return found.decide(self._question(found, resource, read))
+            return found.decide(resource, read)
         except (ValueError, ValueRefused) as error:
             return Undecided(errors=(str(error),))
 
-    def _question(self, found: _Slice, resource: Resource, read: bytes) -> _Question:
-        # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
-        uid = {"type": resource.kind, "id": resource.id}
-        entities, attributes = self._agent, {}
-        if found.resource:
-            values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
-            attributes = found.attributes(values, ("resource",))
-            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
-            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
-        return _Question(
-            request={**found.asked, "resource": uid, "context": read.decode()},
-            entities=entities,
-            about={"resource": attributes, "contract": self.contract.contract},
-        )
 
-
-def _agent(principal: str, contract: Contract) -> cedarpy.Entities:
+def _agent(contract: Contract, reads: Reads) -> cedarpy.Entities:
+    """The agent, where anything but its name is read: Cedar copies every entity that it is given."""
     region = {} if contract.region is None else {"region": contract.region}
     attributes = {"tenant": contract.tenant, "contract": contract.contract, **region}
-    agent: Json = {"uid": {"type": AGENT, "id": principal}, "attrs": attributes, "parents": []}
-    return cedarpy.Entities.from_json_str(encode([agent]).decode())  # pyright: ignore[reportUnknownMemberType]
+    agent: Json = {"uid": {"type": AGENT, "id": principal_of(contract)}, "attrs": attributes, "parents": []}
+    text = encode([agent] if reads else []).decode()
+    return cedarpy.Entities.from_json_str(text)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _ungranted(reason: str) -> Forbidden:
@@ -207,40 +195,75 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
         result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
             self.request, policies, self.entities
         )
-        found, errors = result.diagnostics.reasons, result.diagnostics.errors
-        if result.decision is cedarpy.Decision.NoDecision and not errors:
+        decision, found, errors = result.decision, result.diagnostics.reasons, result.diagnostics.errors
+        if decision is cedarpy.Decision.NoDecision and not errors:
             errors = ["the request can't be decided"]
-        return _Answer(allows=result.allowed, rules=tuple(sorted(found)), errors=tuple(sorted(errors)))
+        return _Answer(allows=decision is cedarpy.Decision.Allow, rules=tuple(sorted(found)), errors=tuple(sorted(errors)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Slice:
     """The policies that can fire on the calls of one tool, parsed, and what they read."""
 
+    contract: str
     granted: Granted
     rules: Mapping[str, Rule]
     asked: Mapping[str, Json]
     """What every request about the tool says alike: principal and action."""
     policies: cedarpy.PolicySet
+    screen: Screen | None
     demands: cedarpy.PolicySet
     context: Reads
     resource: Reads
+    agent: cedarpy.Entities
     shape: ContextShape
     attributes: Callable[[Mapping[str, Any], Path], dict[str, Json]]
     """Makes the attributes of the resource that are read."""
     session: SessionFacts
     depends_on: Container[str]
 
-    def decide(self, question: _Question) -> PolicyDecision:
+    def decide(self, resource: Resource, read: bytes) -> PolicyDecision:
+        # Ids are handed over as they are: put into Cedar's text, an odd one could become something else.
+        uid = {"type": resource.kind, "id": resource.id}
+        values = {**resource.attributes, "tenant": resource.tenant, "region": resource.region}
+        attributes = self.attributes(values, ("resource",))
+        allowed = self._screened(uid, attributes, read)
+        return allowed or self._decide(self._question(uid, attributes, read))
+
+    def _screened(self, uid: Json, attributes: Mapping[str, Json], read: bytes) -> Permitted | MustHold | None:
+        """What the screen allows."""
+        context = self.screen and self.screen.context(decode(read), attributes)
+        if self.screen is None or context is None:
+            return None
+        request = {**self.asked, "resource": uid, "context": encode(context).decode()}
+        answer = _Question(request=request, entities=self.agent, about={}).put_to(self.screen.policies)
+        return self._allowed(answer) if answer.allows and not answer.errors else None
+
+    def _question(self, uid: Json, attributes: Mapping[str, Json], read: bytes) -> _Question:
+        entities = self.agent
+        if self.resource:
+            entity = encode([{"uid": uid, "attrs": attributes, "parents": []}]).decode()
+            entities = entities.with_added_json_str(entity)  # pyright: ignore[reportUnknownMemberType]
+        return _Question(
+            request={**self.asked, "resource": uid, "context": read.decode()},
+            entities=entities,
+            about={"resource": attributes, "contract": self.contract},
+        )
+
+    def _decide(self, question: _Question) -> PolicyDecision:
         answer = question.put_to(self.policies)
         if answer.rules and not answer.allows:
             return Forbidden(rules=answer.rules, reasons=self._reasons(answer.rules))
         if answer.errors:
             return Undecided(errors=answer.errors)
+        return self._allowed(answer) or _ungranted(self._unmet(question))
+
+    def _allowed(self, answer: _Answer) -> Permitted | MustHold | None:
+        """What an answer without errors allows, if it is by a grant; a hold alone grants nothing."""
         grants = tuple(rule for rule in answer.rules if self.rules[rule].is_permit)
         holds = tuple(rule for rule in answer.rules if self.rules[rule].hold is not None)
         if not (answer.allows and grants):
-            return _ungranted(self._unmet(question))
+            return None
         return self._hold(holds) if holds else Permitted(rules=grants)
 
     def _reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
@@ -284,23 +307,28 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
     parsed = cedarpy.policies_to_pst(demands).static_policies.values()
     of_context: Reads = {}
     of_resource: Reads = {}
+    of_agent: Reads = {}
     for rule in rules:
         of_context = joined(of_context, rule.reads("context"))
         of_resource = joined(of_resource, rule.reads("resource"))
+        of_agent = joined(of_agent, rule.reads("principal"))
     told = of_context if isinstance(of_context, str) else of_context.get("facts", {})
     facts = {name: fact for name, fact in contract.facts.items() if isinstance(told, str) or name in told}
     counted = isinstance(of_context, str) or not _OF_ALL_CALLS.isdisjoint(of_context)
     return _Slice(
+        contract=contract.contract,
         granted=granted,
         rules={rule.id: rule for rule in rules},
         asked={
             "principal": {"type": AGENT, "id": principal_of(contract)},
             "action": {"type": "Action", "id": granted.action.tool},
         },
-        policies=_policies({rule.id: _as_asked(rule) for rule in rules}),
-        demands=_policies({str(number): template for number, template in enumerate(parsed)}),
+        policies=policies({rule.id: as_asked(rule) for rule in rules}),
+        screen=screen(rules, of_context, of_resource),
+        demands=policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
+        agent=_agent(contract, of_agent),
         shape=ContextShape(granted.type, of_context),
         attributes=record_converter(kind, of_resource),
         session=SessionFacts(facts),
@@ -317,14 +345,3 @@ class _Everything:
 
     def __contains__(self, _name: object) -> bool:
         return True
-
-
-def _as_asked(rule: Rule) -> pst.Template:
-    """The rule as Cedar is given it: a hold stands beside the grants, where it can't hide them."""
-    return rule.template if rule.hold is None else replace(rule.template, effect="permit")
-
-
-def _policies(templates: Mapping[str, pst.Template]) -> cedarpy.PolicySet:
-    """A set whose policies go by their `@id`s, so that Cedar's answers name them; annotations would only be carried."""
-    named = {id_: replace(template, id=id_, annotations={}) for id_, template in templates.items()}
-    return cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=named, template_links=()))

@@ -19,6 +19,7 @@ from remit.policy.facts import LONGS, exact_units
 from remit.values import Json
 
 _NOTHING = object()
+_ANY = "any"
 
 FactValue = bool | int | Decimal | str
 Parts = tuple[str, ...]
@@ -39,7 +40,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A fact made ready once; `equal`: path in the earlier call's arguments, path in this call's."""
 
     name: str
-    fact: Fact
+    outcome: str
     within_us: int | None
     equal: tuple[tuple[Parts, Parts], ...]
 
@@ -79,15 +80,15 @@ def tool_of(fact: Fact) -> str:
 def _asked(name: str, fact: Fact) -> _Asked:
     within_us = None if fact.within is None else duration_ms(fact.within) * 1_000
     equal = tuple((_parts(path), _parts(here.removeprefix("args."))) for path, here in fact.where.items())
-    return _Asked(name=name, fact=fact, within_us=within_us, equal=equal)
+    return _Asked(name=name, outcome=fact.outcome, within_us=within_us, equal=equal)
 
 
 def _counts(asked: _Asked, call: PastCall, args: Mapping[str, Json], at_us: int) -> bool:
-    if asked.fact.outcome not in ("any", call.outcome):
+    if asked.outcome not in (_ANY, call.outcome):
         return False
     if asked.within_us is not None and call.at_us < at_us - asked.within_us:
         return False
-    return all(_same(_at(call.args, there), _at(args, here)) for there, here in asked.equal)
+    return not asked.equal or all(_same(_at(call.args, there), _at(args, here)) for there, here in asked.equal)
 
 
 def _value(fact: Fact, calls: Sequence[PastCall]) -> FactValue | None:

@@ -269,16 +269,25 @@ def echoes_of(
     echoes: dict[str, Labels] = {}
     for path, leaf in found or leaves(args):
         known = labels.get(show_path(path), _OF_MODEL)
-        if all(kind_of(label) in (MODEL, "untrusted") for label in known):
+        if known == _OF_MODEL or all(kind_of(label) in (MODEL, "untrusted") for label in known):
             echoes[str(leaf)] = known
     return echoes
 
 
-def _said_before(text: str, echoes: Mapping[str, Labels]) -> Labels:
-    found = echoes.get(text)
-    if found is not None:
-        return found
-    return _labels([label for said, known in echoes.items() if len(said) >= _ECHO_FROM and said in text for label in known])
+class _Echoes:
+    """What would only be said again, see `echoes_of`: by itself, or, where it is long enough, within a text."""
+
+    __slots__ = ("_alone", "_within")
+
+    def __init__(self, echoes: Mapping[str, Labels]) -> None:
+        self._alone = echoes
+        self._within = [(said, known) for said, known in echoes.items() if len(said) >= _ECHO_FROM]
+
+    def labels(self, text: str) -> Labels:
+        found = self._alone.get(text)
+        if found is not None:
+            return found
+        return _labels([label for said, known in self._within if said in text for label in known])
 
 
 class Seen:
@@ -306,12 +315,13 @@ class Seen:
         `echoes_of`) keeps their labels: no value gains trust because a tool repeats it.
         """
         found = chain(leaves(value), _free_keys(value, maps)) if maps else leaves(value)
+        said = _Echoes(echoes) if echoes else None
         for path, leaf in found:
             where = outside if outside_paths and matches(pattern(path), outside_paths) else label
-            if where is outside or not echoes or leaf is None:
+            if where is outside or said is None or leaf is None:
                 self._note(where, leaf)
                 continue
-            for origin in _said_before(str(leaf), echoes) or (where,):
+            for origin in said.labels(str(leaf)) or (where,):
                 self._note(origin, leaf)
 
     def _note(self, label: str, leaf: Json) -> None:
