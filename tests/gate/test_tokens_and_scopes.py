@@ -64,7 +64,7 @@ async def propose(remit: Remit, state: RunState, asked: TokenRequest, tool: str 
 FORGED: dict[str, tuple[str | None, dict[str, Any], str]] = {
     "another agent's": (None, {"principal": "agent/shop/other"}, "token_wrong_principal"),
     "another run's": (None, {"run": "run-0123456789abcdef"}, "token_wrong_run"),
-    "another release's": (None, {"release": "0" * 64}, "token_wrong_contract"),
+    "another release's": (None, {"release": "0" * 64}, "token_wrong_release"),
     "for somebody in a run for nobody": (None, {"on_behalf_of": "person/anna"}, "token_wrong_person"),
     "for somebody else": ("person/anna", {"on_behalf_of": "person/lee"}, "token_wrong_person"),
     "for nobody in a run for somebody": ("person/anna", {"on_behalf_of": None}, "token_wrong_person"),
