@@ -15,7 +15,7 @@ from remit.gate.authority import Authority, Verifier
 from remit.gate.call import Proposal, RunState
 from remit.gate.gate import Gate
 from remit.gate.verdicts import Allow, Verdict
-from remit.identity.tokens import TokenIssuer, TokenRequest, scopes_of
+from remit.identity.tokens import TokenIssuer
 from remit.journal.journal import Clock, RunLog
 from remit.journal.reader import Reader
 from remit.journal.redaction import Redactor
@@ -196,16 +196,7 @@ class Undoing:
         return _foreseen(call, verdict, why)
 
     def _token(self, state: RunState) -> str:
-        authority = state.authority
-        request = TokenRequest(
-            principal=authority.principal,
-            tenant=authority.tenant,
-            region=authority.region,
-            scopes=scopes_of(authority.contract),
-            contract=authority.release,
-            run=state.run,
-            on_behalf_of=state.on_behalf_of,
-        )
+        request = state.authority.token_request(state.run, state.on_behalf_of)
         return self._issuer.issue(request, self._clock())
 
     def _state(self, program: Program, plan: UndoPlan, person: str) -> RunState:
