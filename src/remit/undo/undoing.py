@@ -196,7 +196,8 @@ class Undoing:
         return _foreseen(call, verdict, why)
 
     def _token(self, state: RunState) -> str:
-        return self._issuer.issue(state.authority.token_request(state.run, state.on_behalf_of), self._clock())
+        request = state.authority.token_request(state.run, state.on_behalf_of)
+        return self._issuer.issue(request, self._clock())
 
     def _state(self, program: Program, plan: UndoPlan, person: str) -> RunState:
         """A run that is never opened, to ask the gate with. Objections are looked at apart: calls build on each other."""
