@@ -41,6 +41,14 @@ from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
 from remit.programs import ProjectPrograms
+from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
+from remit.records.administration import Administration
+from remit.records.archive import SCOPE as MANAGE_RECORD
+from remit.records.archive import Archive
+from remit.records.erasure import Erasure
+from remit.records.holds import Holds
+from remit.records.retention import Retention
+from remit.records.reveal import Reveals
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
 from remit.runs.closing import SCOPE as CLOSE_RUNS
@@ -173,7 +181,56 @@ class Remit:
     @cached_property
     def releases(self) -> Releases:
         """What may run, where the project asks for an approval."""
-        return Releases(database=self.database, people=self.people, role=self.project.releases.approval)
+        return Releases(
+            database=self.database,
+            register=self.register,
+            redactor=self.redactor,
+            people=self.people,
+            role=self.project.releases.approval,
+        )
+
+    @cached_property
+    def administration(self) -> Administration:
+        """Who may act: disabled and enabled, on the register."""
+        return Administration(
+            principals=self.principals,
+            register=self.register,
+            redactor=self.redactor,
+            people=self.people,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def archive(self) -> Archive:
+        """The record, as it is managed under `record.cedar`."""
+        return Archive(
+            self.project,
+            database=self.database,
+            journal=self.journal,
+            register=self.register,
+            redactor=self.redactor,
+            people=self.people,
+        )
+
+    @cached_property
+    def reveals(self) -> Reveals:
+        """Shows originals to who may see them."""
+        return Reveals(self.archive)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Erases runs."""
+        return Erasure(self.archive)
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What must not be erased."""
+        return Holds(self.archive)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """Drops and erases what has been kept for long enough."""
+        return Retention(self.archive, self._programs)
 
     @cached_property
     def _closing(self) -> Closing:
@@ -260,7 +317,7 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS),
+            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS, MANAGE_RECORD, CHANGE_PRINCIPALS),
         )
         return self.issuer.issue(request, self.clock())
 

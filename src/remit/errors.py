@@ -6,6 +6,7 @@
     ├── StorageError           the record can't be read or written
     │   └── FenceLost          another worker has already written this position of the run
     ├── CaseError              a case can't be decided in the way that was asked
+    ├── RecordError            what was asked of the record may not be done, or not now
     ├── RunError               a run can't go on
     │   ├── Diverged           the code asks for something else than the record holds
     │   └── NotCompleted       a call that its caller relied upon did not complete
@@ -60,6 +61,12 @@ class CaseError(RemitError):
     """A case can't be decided in the way that was asked."""
 
     code = "case_invalid"
+
+
+class RecordError(RemitError):
+    """What was asked of the record may not be done, or not now."""
+
+    code = "record_denied"
 
 
 class RunError(RemitError):

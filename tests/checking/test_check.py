@@ -817,6 +817,22 @@ CONTRACT_RULES = [
         severity=Severity.WARNING,
     ),
     Wrong(
+        "a run that is erased before its originals are due",
+        "style: workflow\n",
+        "style: workflow\nerase_after: 90d\n",
+        5,
+        "runs are erased after `90d`, and their originals kept for `183d`",
+        "as long as `retention`",
+    ),
+    Wrong(
+        "a run that is erased at once",
+        "style: workflow\n",
+        "style: workflow\nretention: 0d\nerase_after: 0d\n",
+        6,
+        "`erase_after` is `0d`, no time at all",
+        others=1,
+    ),
+    Wrong(
         "a confidence above one",
         "confidence_below: 0.8",
         "confidence_below: 1.5",

@@ -91,7 +91,6 @@ def test_changing_an_editors_schema_changes_nothing_that_is_checked() -> None:
 def test_what_is_only_recorded_says_so() -> None:
     defs = contract_schema()["$defs"]
     for name, key in (
-        ("Contract", "retention"),
         ("Contract", "slo"),
         ("Contract", "success"),
         ("Success", "metric"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from remit.contracts.document import Document
+from remit.contracts.document import Document, Unreadable, read_text
 from remit.contracts.files import POLICY_FILE, POLICY_TESTS_FILE
 from remit.contracts.load import ReadContract, read_contract
 from remit.contracts.model import Contract
@@ -46,6 +46,7 @@ def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
             specs = tools(project)
         except ConfigError as error:
             problems.extend(_tool_problem(text, document) for text in error.message.splitlines())
+    problems.extend(_record_problems(folder, known))
     folders = contract_folders(folder)
     for contract in folders:
         found = read_contract(contract, folder, known, specs)
@@ -55,6 +56,23 @@ def check_project(folder: Path, tools: Tools | ToolLoader) -> list[Problem]:
         hint = "run `remit init`, or write one: `remit schema contract` prints what may stand in it"
         problems.append(Problem(file=FILE, line=1, message=message, suggestion=hint, severity=Severity.WARNING))
     return ordered(problems)
+
+
+def _record_problems(folder: Path, known: Known) -> list[Problem]:
+    """What is wrong with `record.cedar`; a project may do without, and then nobody may do anything to the record."""
+    from remit.records.record_cedar import FILE as RECORD_FILE
+    from remit.records.record_cedar import read_record_rules
+
+    if not (folder / RECORD_FILE).exists():
+        return []
+    try:
+        text = read_text(folder / RECORD_FILE, RECORD_FILE)
+    except Unreadable as error:
+        return [error.problem]
+    _, found = read_record_rules(text, known)
+    return [
+        Problem(file=RECORD_FILE, line=each.line, message=each.message, suggestion=each.suggestion) for each in found
+    ]
 
 
 def project_tools(project: Project) -> Tools:

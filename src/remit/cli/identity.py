@@ -28,6 +28,11 @@ keys = typer.Typer(help="Rotate and print the keys that sign tokens.", no_args_i
 PrincipalArgument = Annotated[
     str, typer.Argument(metavar="PRINCIPAL", help="`agent/<tenant>/<contract>` or `person/<id>`.", show_default=False)
 ]
+ByOption = Annotated[
+    str | None,
+    typer.Option("--as", metavar="PERSON", help="Who does it: a person of remit.toml; left out, `system` is on record."),
+]
+WhyOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept on record.", show_default=False)]
 
 
 @principals.command("list")
@@ -75,16 +80,18 @@ def _roles(remit: Remit, principal: str) -> list[str]:
 
 
 @principals.command("disable")
-def disable(principal: PrincipalArgument, project: ProjectOption = None) -> None:
+def disable(
+    principal: PrincipalArgument, by: ByOption = None, reason: WhyOption = "", project: ProjectOption = None
+) -> None:
     """Disable a principal.
 
-    Its next call is denied, whatever token it holds.
+    Its next call is denied, whatever token it holds. That it was disabled is on the register.
     """
 
     async def use(remit: Remit) -> None:
         from remit.cli.lookup import storable
 
-        remit.principals.disable(storable(principal), remit.clock())
+        await remit.administration.disable(storable(principal), token=_token(remit, by), reason=reason)
 
     with_remit(project, use)
     with reporting(f"{principal} is disabled"):
@@ -92,17 +99,25 @@ def disable(principal: PrincipalArgument, project: ProjectOption = None) -> None
 
 
 @principals.command("enable")
-def enable(principal: PrincipalArgument, project: ProjectOption = None) -> None:
-    """Enable a principal again."""
+def enable(
+    principal: PrincipalArgument, by: ByOption = None, reason: WhyOption = "", project: ProjectOption = None
+) -> None:
+    """Enable a principal again. That it was is on the register."""
 
     async def use(remit: Remit) -> None:
         from remit.cli.lookup import storable
 
-        remit.principals.enable(storable(principal), remit.clock())
+        await remit.administration.enable(storable(principal), token=_token(remit, by), reason=reason)
 
     with_remit(project, use)
     with reporting(f"{principal} is enabled"):
         say(f"{principal} ", ("enabled", "green"))
+
+
+def _token(remit: Remit, by: str | None) -> str | None:
+    from remit.cli.lookup import find_person
+
+    return None if by is None else remit.person_token(find_person(remit, by))
 
 
 def token(

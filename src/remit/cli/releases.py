@@ -62,7 +62,7 @@ def approve(
 
         program = remit.program(contract)
         token = remit.person_token(find_person(remit, by))
-        found = remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
+        found = await remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
         with reporting(f"release {found.release[:12]} is approved"):
             say(f"release {found.release[:12]} of {contract} ", ("approved", "green"), f" by {found.approved_by}")
 

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec import to_builtins
 from sqlalchemy import Select, select
 
 from remit.cli.layout import table
 from remit.cli.readable import value_text
 from remit.errors import RemitError
 from remit.journal.events import Event, EventType
+from remit.records.remains import Loss, losses
 from remit.storage.database import storage_errors
 from remit.storage.schema import runs
-from remit.terminal import line, short_time, style_of, width
+from remit.terminal import clock_time, line, short_time, style_of, width
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,7 +50,7 @@ def run_table(found: list[dict[str, Any]], now: int) -> list[Text]:
     limit = None if columns is None else 40
     rows: list[list[Text]] = []
     for row in found:
-        about = line(value_text(row["request"], limit)) if row["request"] is not None else line(("erased", "dim"))
+        about = line(value_text(row["request"], limit)) if row["request"] is not None else line((_erased(row), "dim"))
         why = row["reason"] or row["trouble"]
         if why:
             about += line((f" · {why}", "dim"))
@@ -65,6 +67,14 @@ def run_table(found: list[dict[str, Any]], now: int) -> list[Text]:
     return table(names, rows, columns, drop=["contract", "at (UTC)"])
 
 
+def _erased(row: dict[str, Any]) -> str:
+    loss = row["erased"]
+    if loss is None:
+        return "erased"
+    why = f": {loss['reason']}" if loss["reason"] else ""
+    return f"erased {clock_time(loss['at'])} UTC by {loss['by']}{why}"
+
+
 def read_runs(remit: Remit, last: int, state: str | None) -> list[dict[str, Any]]:
     """Rows of the table `runs`, the newest first, each with its request and why it ended, as the record has them.
 
@@ -74,7 +84,15 @@ def read_runs(remit: Remit, last: int, state: str | None) -> list[dict[str, Any]
     with storage_errors("list the runs"), remit.database.engine.connect() as connection:
         rows = connection.execute(_in_state(query, last, state)).mappings()
         described = (_described(remit, dict(row)) for row in rows)
-        return list(islice((row for row in described if state in (None, row["state"])), last))
+        found = list(islice((row for row in described if state in (None, row["state"])), last))
+    # The register is read only where something is erased.
+    gone = any(row["request"] is None for row in found)
+    erased = {
+        run: to_builtins(loss)
+        for run, loss in (losses(remit.register.events()).items() if gone else ())
+        if loss.type == EventType.RUN_ERASED
+    }
+    return [{**row, "erased": erased.get(row["run"])} for row in found]
 
 
 def _in_state(query: Select[*tuple[Any, ...]], last: int, state: str | None) -> Select[*tuple[Any, ...]]:
@@ -99,6 +117,12 @@ def _described(remit: Remit, row: dict[str, Any]) -> dict[str, Any]:
         found = {"request": opened.get("request"), "reason": ending.get("reason") or None}
     standing = troubled(events, row["trouble"]) if row["trouble"] else row["outcome"] or row["status"]
     return {**row, "state": standing, **found}
+
+
+def loss_of(remit: Remit, events: Sequence[Event]) -> Loss | None:
+    """What was destroyed of a run, as the register has it; that is read only where something is missing."""
+    missing = (event.body is None or (event.header.sealed and event.sealed is None) for event in events)
+    return losses(remit.register.events()).get(events[0].header.run) if any(missing) else None
 
 
 def trouble_of(remit: Remit, run: str) -> str | None:

@@ -26,6 +26,7 @@ from remit.terminal import (
 if TYPE_CHECKING:
     from remit.app import Remit
     from remit.journal.events import Event
+    from remit.records.remains import Loss
     from remit.runs.engine import RunResult
 
 RunArgument = Annotated[
@@ -104,7 +105,8 @@ def work(
 ) -> None:
     """Drive runs that wait for a worker.
 
-    Approved ones, expired ones, and those that a dead worker left.
+    Approved ones, expired ones, and those that a dead worker left. Once a day it also destroys what contracts keep no
+    longer (`remit retention`).
     """
 
     async def use(remit: Remit) -> int:
@@ -112,12 +114,14 @@ def work(
         import signal
 
         if once:
-            return await _drive_waiting(remit)
+            stuck = await _drive_waiting(remit)
+            await _enforce_retention(remit)
+            return stuck
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         say(("working; stop with Ctrl-C", "dim"))
-        await remit.engine.work(stop)
+        await asyncio.gather(remit.engine.work(stop), remit.retention.daily(stop))
         return 0
 
     stuck = with_remit(project, use)
@@ -125,6 +129,16 @@ def work(
         text = f"{stuck} run{'' if stuck == 1 else 's'} can't go on; `remit runs --outcome stuck` lists them with why"
         print_lines([line(text)], stderr=True)
         raise typer.Exit(3)
+
+
+async def _enforce_retention(remit: Remit) -> None:
+    """What a worker does once a day, where each look of it is a process of its own."""
+    report = await remit.retention.enforce()
+    with reporting("what was destroyed is on the register"):
+        for done, runs in (("erased", report.erased), ("originals dropped", report.dropped)):
+            print_lines([line((run.run, "bold"), f" {done}") for run in runs])
+    if report.left:
+        print_lines([line(report.left)], stderr=True)
 
 
 async def _drive_waiting(remit: Remit) -> int:
@@ -201,24 +215,26 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
     Each call with its arguments, where they came from, the decision, the rule, the outcome and the time.
     """
 
-    async def use(remit: Remit) -> tuple[list[Event], str | None, int]:
+    async def use(remit: Remit) -> tuple[list[Event], Loss | None, str | None, int]:
         from remit.cli.lookup import find
-        from remit.cli.run_list import trouble_of
+        from remit.cli.run_list import loss_of, trouble_of
 
         found = find(remit, "run", run)
-        return remit.journal.reader.events(found), trouble_of(remit, found), remit.clock()
+        events = remit.journal.reader.events(found)
+        return events, loss_of(remit, events), trouble_of(remit, found), remit.clock()
 
-    events, trouble, now = with_remit(project, use)
+    events, loss, trouble, now = with_remit(project, use)
     if json:
         import msgspec
 
+        gone = {} if loss is None else {"lost": msgspec.to_builtins(loss)}
         print_json(
             [
-                {**msgspec.to_builtins(event.header), "hash": event.hash.hex(), "content": event.body}
+                {**msgspec.to_builtins(event.header), "hash": event.hash.hex(), "content": event.body, **gone}
                 for event in events
             ]
         )
         return
     from remit.cli.story import Story
 
-    print_lines(Story(events=events, now=now, width=width(), trouble=trouble).lines())
+    print_lines(Story(events=events, now=now, width=width(), trouble=trouble, loss=loss).lines())

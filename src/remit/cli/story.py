@@ -13,6 +13,8 @@ from remit.cli.readable import name_text, pairs, value_text
 from remit.cli.run_list import closing_of, troubled
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE
+from remit.journal.register import SYSTEM
+from remit.records.remains import Loss
 from remit.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 
 _ENDS = {
@@ -48,6 +50,8 @@ class Story:
     now: int
     width: int | None
     trouble: str | None = None
+    loss: Loss | None = None
+    """What was destroyed of it since."""
 
     def lines(self) -> list[Text]:
         """The whole run."""
@@ -55,6 +59,8 @@ class Story:
         for step in _steps(self.events):
             made.extend(self._step(step))
         made.extend(self._closing())
+        if self.loss is not None:
+            made.extend(hanging(Text(""), loss_line(self.loss), 2, self.width))
         return made
 
     def _title(self) -> Text:
@@ -286,6 +292,13 @@ def _standing(events: Sequence[Event]) -> str:
     asked = own[-1].type is EventType.APPROVAL_REQUESTED
     answered = events[-1].type is EventType.APPROVAL_DECIDED
     return "held" if asked and not answered else "ready" if asked else "open"
+
+
+def loss_line(loss: Loss) -> Text:
+    """What was destroyed of a run, when, by whom and why."""
+    what = "erased" if loss.type == EventType.RUN_ERASED else "originals dropped"
+    why = loss.reason or ("its contract keeps it no longer" if loss.by == SYSTEM else "no reason given")
+    return line((what, "bold red"), f" {clock_time(loss.at)} UTC by {loss.by}: {why}")
 
 
 def times(events: Sequence[Event]) -> tuple[int, int]:

@@ -33,8 +33,6 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "Contract.escalate": "Where a run goes that can't be finished without a person.",
     "Contract.success": "How it is known that a run did what it was for; recorded, not computed yet.",
     "Contract.slo": "What the owner promises of the workflow; recorded, not measured yet.",
-    "Contract.retention": "How long originals of redacted values are to be kept; six months or more where an auditor may "
-    "ask. Recorded; nothing drops originals by itself yet.",
     "Owner.team": "The team that answers for the workflow.",
     "Owner.contact": "How to reach that team: an address, a channel.",
     "Only.tenant": "The tenant whose objects may be touched; always the contract's own.",
@@ -90,6 +88,7 @@ EXAMPLES: Final[dict[str, list[object]]] = {
     "Contract.output": ["schemas/result.json"],
     "Contract.region": ["eu"],
     "Contract.retention": ["183d", "365d"],
+    "Contract.erase_after": ["365d", "3650d"],
     "ProjectSection.name": ["it-desk"],
     "ProjectSection.tenant": ["northwind"],
     "ProjectSection.database": ["sqlite:.remit/remit.db", "postgresql://remit@db.example/remit"],

@@ -26,6 +26,9 @@ InputPath = Annotated[
 FactPath = Annotated[str, Meta(pattern=r"^args(\.[A-Za-z_][A-Za-z0-9_]*)+$", description="`args.order`")]
 
 
+USUAL_RETENTION = "183d"
+
+
 class Style(StrEnum):
     """How the agent works; the names are the field's."""
 
@@ -218,7 +221,11 @@ class Contract(Base, frozen=True, kw_only=True):
     escalate: Escalation
     success: Success
     slo: Slo
-    retention: Duration = "183d"
+    retention: Duration = USUAL_RETENTION
+    """How long after a run's closing the originals of what is redacted are kept; six months or more where an auditor may
+    ask."""
+    erase_after: Duration | None = None
+    """How long after a run's closing all of it is erased, at least `retention`; left out, never."""
 
 
 JsonSchema = dict[str, Any]

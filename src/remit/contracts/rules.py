@@ -12,7 +12,7 @@ import msgspec
 
 from remit.contracts.document import places
 from remit.contracts.files import PROMPTS, WORKFLOW_FILE
-from remit.contracts.model import Limits, Style
+from remit.contracts.model import USUAL_RETENTION, Limits, Style
 from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.quantities import amount, duration_ms
 from remit.contracts.rules_actions import ACTION_RULES
@@ -28,7 +28,7 @@ SPEND_CURRENCY: Final = "USD"
 """Models are priced in it, and budgets of spend are counted in millionths of it."""
 ANSWER_SUFFIX: Final = ".answer.json"
 """Beside the prompt `assess.md` stands `assess.answer.json`: head → the labels that it may have."""
-_DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "p95_latency"})
+_DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "erase_after", "p95_latency"})
 _AMOUNTS: Final = frozenset({"above", "spend", "spend_per_call", "cost_per_success"})
 _SHARES: Final = frozenset({"success", "escalation_rate"})
 
@@ -209,6 +209,19 @@ def retention_lasts(subject: Subject) -> Iterator[Problem]:
     )
 
 
+def erasing_waits_for_retention(subject: Subject) -> Iterator[Problem]:
+    """What is erased as a whole has no originals left to keep."""
+    if subject.erase_after is None:
+        return
+    retention = subject.retention or USUAL_RETENTION
+    if -1 < _ms(subject.erase_after) < _ms(retention) <= LONGEST_MS:
+        yield subject.error(
+            ("erase_after",),
+            f"runs are erased after {quoted(subject.erase_after)}, and their originals kept for {quoted(retention)}",
+            "let `erase_after` be as long as `retention`, or longer",
+        )
+
+
 def quantities_are_possible(subject: Subject) -> Iterator[Problem]:
     """Durations, amounts and shares that are well written and still can't be."""
     for path, value in places(subject.document.value):
@@ -322,6 +335,7 @@ RULES: Final[tuple[Rule, ...]] = (
     money_is_of_one_currency,
     spend_is_in_dollars,
     retention_lasts,
+    erasing_waits_for_retention,
     quantities_are_possible,
 )
 """Every rule, in the order of the contract. Each is a function from the contract to what is wrong with it."""

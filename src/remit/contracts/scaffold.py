@@ -59,7 +59,7 @@ def _texts(folder: Path, contract_name: str) -> dict[Path, str]:
             f"{quoted(contract_name)} is a word of Python, and the workflow is named like it; choose another"
         )
     names = {"contract": contract_name, "function": function, "project": _project_name(folder)}
-    places = {FILE: "remit.toml.tmpl", "tools/notes.py": "notes.py.tmpl"}
+    places = {FILE: "remit.toml.tmpl", "record.cedar": "record.cedar.tmpl", "tools/notes.py": "notes.py.tmpl"}
     places |= {f"contracts/{contract_name}/{path}": template for path, template in _CONTRACT.items()}
     return {Path(path): _filled(template, names) for path, template in places.items()}
 

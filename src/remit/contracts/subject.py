@@ -123,6 +123,7 @@ class Subject:
         self.success: Success | None = values.get("success")
         self.slo: Slo | None = values.get("slo")
         self.retention: str | None = values.get("retention")
+        self.erase_after: str | None = values.get("erase_after")
 
     @property
     def contract(self) -> Contract | None:

@@ -242,11 +242,11 @@ async def race_a_limit(it: Hostile) -> tuple[bool, str]:
 
 async def after_being_disabled(it: Hostile) -> tuple[bool, str]:
     principal = it.folded.state.authority.principal
-    it.remit.principals.disable(principal, it.remit.clock())
+    await it.remit.administration.disable(principal, reason="the red team tries what is left then")
     try:
         return _said(await it.propose("tracker.read", {"issue": it.own}))
     finally:
-        it.remit.principals.enable(principal, it.remit.clock())
+        await it.remit.administration.enable(principal, reason="the red team is done")
 
 
 ATTACKS: tuple[tuple[str, Attack], ...] = (

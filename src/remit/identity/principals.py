@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, select
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
 from remit.errors import IdentityError
 from remit.storage.database import storage_errors
 from remit.storage.schema import principals
+from remit.storage.writer import Statement
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,47}", re.ASCII)
 _PERSON_ID = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}", re.ASCII)
@@ -171,23 +172,26 @@ class Principals:
             )
         return found
 
-    def enable(self, principal: str, now_us: int) -> None:
-        """Let it act again. Raises `IdentityError` with code `principal_unknown`."""
-        self._set(principal, {"enabled": True, "updated_at": now_us})
+    def enabling(self, principal: str, now_us: int) -> Statement:
+        """What lets it act again, for a transaction that records it. Raises `IdentityError` (`principal_unknown`)."""
+        return self._setting(principal, {"enabled": True, "at": now_us})
 
-    def disable(self, principal: str, now_us: int) -> None:
-        """Stop it from its next call on, whatever token it holds. Raises as `enable` does."""
-        self._set(principal, {"enabled": False, "updated_at": now_us})
+    def disabling(self, principal: str, now_us: int) -> Statement:
+        """What stops it from its next call on, whatever token it holds. Raises as `enabling` does."""
+        return self._setting(principal, {"enabled": False, "at": now_us})
 
-    def _set(self, principal: str, values: dict[str, Any]) -> None:
-        self.ensure([principal], values["updated_at"])
-        with storage_errors(f"change `{principal}`"), self._engine.begin() as connection:
-            changed = connection.execute(update(principals).where(principals.c.principal == principal).values(values))
-        if changed.rowcount != 1:
+    def _setting(self, principal: str, values: dict[str, Any]) -> Statement:
+        self.ensure([principal], values["at"])
+        if self.get(principal) is None:
             raise IdentityError(
                 f"principal `{ascii(principal)[1:-1]}` is not registered; see `remit principal list`",
                 code="principal_unknown",
             )
+        return Statement(
+            sql="UPDATE principals SET enabled = :enabled, updated_at = :at WHERE principal = :principal",
+            params={"principal": principal, **values},
+            changes=1,
+        )
 
     def get(self, principal: str) -> Principal | None:
         """The principal of that name, or `None`."""

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
+from remit.tools.spec import FieldClass
 from remit.values import Json, encode
 
 # The package has no types.
@@ -122,6 +123,7 @@ _DETECTORS = (
     _detector("card", r"\b[2-6](?:[ -]?[0-9]){12,18}\b", _card),
     _detector("key", rf"(?i:\w*{_MEANS}+(?:\"(?:[^\"\\\n]|\\[^\n])+\"|\S{{4,}}))"),
 )
+_KINDS = tuple(dict.fromkeys(detector.kind for detector in _DETECTORS))
 _CANDIDATES = _compile("|".join(f"(?:{detector.pattern})" for detector in _DETECTORS))
 _SHORTEST = 5
 """Whatever a detector looks for has at least as many characters (`a@b.c`)."""
@@ -194,6 +196,10 @@ class Redactor:
         kind = _shown_kind(kind)
         mac = hmac.digest(self._key, f"{kind}\0{text}".encode(errors="surrogatepass"), "sha256")
         return f"<{kind}:{mac[:6].hex().translate(_LETTERS)}>"
+
+    def pseudonyms(self, text: str) -> frozenset[str]:
+        """Whatever can stand on record in place of a text, whichever kind it was taken for."""
+        return frozenset(self.pseudonym(kind, text) for kind in (*_KINDS, *FieldClass, "secret"))
 
     def text(self, text: str) -> str:
         """A text with every secret and every detected value replaced, and always one that can be stored."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from remit.errors import FenceLost, RunError
+from remit.errors import FenceLost, IdentityError, RunError
 from remit.journal.events import Draft, Event
-from remit.journal.journal import Journal, RunLog
+from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservation, RunLog
 from remit.storage.writer import Statement
+
+T = TypeVar("T")
+
+SYSTEM = "system"
+"""The actor where nobody in particular has done it."""
 
 _ATTEMPTS = 20
 
@@ -26,19 +32,47 @@ class Register:
         self.name = register_of(tenant)
         self._log: RunLog | None = None
 
-    async def append(self, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
-        """Record what is done, and do it by `statements`, in one transaction. Raises `StorageError`."""
+    async def append(self, *drafts: Draft, statements: Sequence[Statement] = (), by: str | None = None) -> None:
+        """Record what is done, and do it by `statements`, in one transaction.
+
+        `by`: a principal that must be enabled as it commits. Raises `StorageError`, `IdentityError` (code
+        `principal_disabled`).
+        """
+        recording = Recording(value=None, drafts=drafts, statements=statements)
         for _ in range(_ATTEMPTS):
             log, begin = self._open()
             try:
-                await self._journal.append(log, *drafts, statements=[*begin, *statements])
+                await self._commit(log, begin, recording, by)
             except FenceLost:
                 # Somebody else wrote meanwhile; this one goes behind it.
                 self._log = None
                 continue
             self._log = log
             return
-        raise FenceLost(f"register `{self.name}` is written to by others without end; try again")
+        raise self._contended()
+
+    async def change(self, decide: Callable[[Sequence[Event]], Recording[T]], *, by: str | None = None) -> T:
+        """Record what `decide` makes of everything on the register, with nothing written to it in between.
+
+        It is asked anew where somebody else was faster. Raises what it raises, and as `append` does.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                log, known = self._journal.reopen(self.name)
+                begin: Sequence[Statement] = ()
+            except RunError:
+                (log, keys), known = self._journal.start(self._tenant, self.name), []
+                begin = [keys]
+            recording = decide(known)
+            if not recording.drafts:
+                return recording.value
+            try:
+                await self._commit(log, begin, recording, by)
+            except FenceLost:
+                continue
+            self._log = log
+            return recording.value
+        raise self._contended()
 
     def events(self) -> list[Event]:
         """Everything on the register, in order. Raises `StorageError`."""
@@ -55,3 +89,18 @@ class Register:
         except RunError:
             log, keys = self._journal.start(self._tenant, self.name)
             return log, [keys]
+
+    async def _commit(
+        self, log: RunLog, begin: Sequence[Statement], recording: Recording[T], by: str | None
+    ) -> None:
+        def record(reservation: Reservation) -> Recording[T]:
+            if isinstance(reservation, Disabled):
+                raise IdentityError(f"`{reservation.principal}` is disabled", code="principal_disabled")
+            statements = [*begin, *recording.statements]
+            return Recording(value=recording.value, drafts=recording.drafts, statements=statements)
+
+        principals = () if by is None else (by,)
+        await self._journal.commit(Entry(log=log, record=record, principals=principals))
+
+    def _contended(self) -> FenceLost:
+        return FenceLost(f"register `{self.name}` is written to by others without end; try again")

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 
-from remit.errors import CaseError, RunError
+from remit.errors import CaseError, RunError, StorageError
 from remit.gate.authority import Authority
 from remit.identity.people import People
 from remit.identity.principals import may_decide
+from remit.journal.events import Draft, EventType
+from remit.journal.redaction import Redactor
+from remit.journal.register import Register
 from remit.storage.database import Database, storage_errors
 from remit.storage.schema import releases
+from remit.storage.writer import Statement
 from remit.values import Json, encode
 
 SCOPE = "releases:approve"
@@ -35,8 +39,12 @@ class Release:
 class Releases:
     """The releases of one project. `role` is who approves (`role:release-manager`); `None` asks for nobody."""
 
-    def __init__(self, *, database: Database, people: People, role: str | None) -> None:
+    def __init__(
+        self, *, database: Database, register: Register, redactor: Redactor, people: People, role: str | None
+    ) -> None:
         self._database = database
+        self._register = register
+        self._redactor = redactor
         self._people = people
         self._role = role
 
@@ -50,8 +58,8 @@ class Releases:
             code="release_not_approved",
         )
 
-    def approve(self, authority: Authority, bundle: Json, *, token: str, now_us: int) -> Release:
-        """Approve the current release of a contract as the person whom `token` belongs to.
+    async def approve(self, authority: Authority, bundle: Json, *, token: str, now_us: int) -> Release:
+        """Approve the current release of a contract as the person whom `token` belongs to; that is on the register.
 
         Raises `CaseError` with what keeps this person from it: the author of a contract never approves its release.
         """
@@ -71,7 +79,8 @@ class Releases:
         refused = may_decide(person, [self._role], None, None, author)
         if refused is not None:
             raise CaseError(refused.message, code=refused.code)
-        self._store(authority, bundle, author, person.principal, now_us)
+        if self.get(authority.release) is None:
+            await self._store(authority, bundle, author, person.principal, now_us)
         found = self.get(authority.release)
         assert found is not None
         return found
@@ -86,13 +95,26 @@ class Releases:
             row = connection.execute(query).mappings().first()
         return None if row is None else Release(**row)
 
-    def _store(self, authority: Authority, bundle: Json, author: str, by: str, at: int) -> None:
-        with storage_errors("store the release"), self._database.engine.begin() as connection:
-            known = connection.execute(select(releases.c.release).where(releases.c.release == authority.release)).first()
-            if known is None:
-                row = {"release": authority.release, "tenant": authority.tenant, "contract": authority.contract.contract}
-                connection.execute(insert(releases).values(**row, author=author, created_at=at, bundle=encode(bundle)))
-            approving = update(releases).where(
-                releases.c.release == authority.release, releases.c.approved_by.is_(None)
-            )
-            connection.execute(approving.values(approved_by=by, approved_at=at))
+    async def _store(self, authority: Authority, bundle: Json, author: str, by: str, at: int) -> None:
+        contract, release = authority.contract.contract, authority.release
+        row = {"release": release, "tenant": authority.tenant, "contract": contract, "author": author}
+        statement = Statement(
+            sql="INSERT INTO releases (release, tenant, contract, author, created_at, bundle, approved_by, approved_at)"
+            " VALUES (:release, :tenant, :contract, :author, :at, :bundle, :by, :at) ON CONFLICT (release) DO UPDATE"
+            " SET approved_by = :by, approved_at = :at WHERE releases.approved_by IS NULL",
+            params={**row, "at": at, "bundle": encode(bundle), "by": by},
+            changes=1,
+        )
+        draft = Draft(
+            type=EventType.RELEASE_APPROVED,
+            # A header holds nothing personal.
+            actor=self._redactor.pseudonym("person", by),
+            refs={"release": release},
+            body={"release": release, "contract": contract, "author": author, "by": by},
+        )
+        try:
+            await self._register.append(draft, statements=[statement], by=by)
+        except StorageError as error:
+            # Somebody else has approved it just now, and is on record with that.
+            if error.code != "row_changed":
+                raise

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
@@ -281,10 +282,11 @@ class Engine:
 
     def _row(self, program: Program, digest: str, request_key: str | None) -> RunRow:
         key = uuid.uuid4().hex if request_key is None else request_key
+        contract = program.authority.contract
         return RunRow(
             run=f"run-{uuid.uuid4().hex[:16]}",
             tenant=program.authority.tenant,
-            contract=program.authority.contract.contract,
+            contract=contract.contract,
             release=program.authority.release,
             principal=program.authority.principal,
             request_key=self._table.keyed("key", key.encode(errors="surrogatepass")),
@@ -293,6 +295,8 @@ class Engine:
             opened_at=self._journal.clock(),
             worker=self._table.opener,
             lease_us=LEASE_US,
+            retention_us=duration_ms(contract.retention) * 1000,
+            erase_after_us=None if contract.erase_after is None else duration_ms(contract.erase_after) * 1000,
         )
 
     def _opening(self, program: Program, contract: str, request: Json, on_behalf_of: str | None) -> Draft:
@@ -312,6 +316,11 @@ class Engine:
         found = self._table.opened(row.contract, row.request_key)
         if found is None:
             return None
+        if not found.digest:
+            raise RunError(
+                f"this request key has opened `{found.run}`, which was erased; give each request a key of its own",
+                code="request_key_reused",
+            )
         if found.digest != row.request_digest:
             raise RunError(
                 f"this request key has opened `{found.run}`, for another request or for somebody else; "

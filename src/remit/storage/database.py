@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import ExceptionContext
 
-HEAD = "0003"
+HEAD = "0004"
 """The migration that this version of the code works with; a test holds it to the newest file in `migrations/`."""
 
 BUSY_MS = 5_000
@@ -127,6 +127,8 @@ def set_up_sqlite(connection: sqlite3.Connection) -> None:
     _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # What is overwritten or deleted is gone from the file: a key that was destroyed must not lie about in it.
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -78,7 +78,8 @@ def withdraw_approvals(run: str, at: int) -> Statement:
 class RunRow:
     """A run as it is opened. `worker` keeps it for `lease_us`, so that who has opened it drives it first.
 
-    `request_key`, `request_digest`: keyed hashes. `elsewhere`: its agent drives it, and no worker does.
+    `request_key`, `request_digest`: keyed hashes. `elsewhere`: its agent drives it, and no worker does. `retention_us`,
+    `erase_after_us`: how long after closing its originals, and all of it, are kept.
     """
 
     run: str
@@ -92,15 +93,17 @@ class RunRow:
     opened_at: int
     worker: str
     lease_us: int
+    retention_us: int
+    erase_after_us: int | None
 
 
 def open_run(row: RunRow, now_us: str) -> Statement:
     """`now_us`: the database's own time, as SQL (`Database.now_us`)."""
     return Statement(
         sql="INSERT INTO runs (run, tenant, contract, release, principal, status, request_key, request_digest,"  # noqa: S608 - our own text
-        " elsewhere, opened_at, updated_at, held_at, worker, lease_until) VALUES (:run, :tenant, :contract, :release,"
-        " :principal, 'running', :request_key, :request_digest, :elsewhere, :opened_at, :opened_at, :opened_at,"
-        f" :worker, {now_us} + :lease_us)",
+        " elsewhere, opened_at, updated_at, held_at, worker, lease_until, retention_us, erase_after_us) VALUES (:run,"
+        " :tenant, :contract, :release, :principal, 'running', :request_key, :request_digest, :elsewhere, :opened_at,"
+        f" :opened_at, :opened_at, :worker, {now_us} + :lease_us, :retention_us, :erase_after_us)",
         params=asdict(row),
     )
 
@@ -112,3 +115,30 @@ def close_run(run: str, outcome: str, at: int) -> Statement:
         " lease_until = NULL, trouble = NULL WHERE run = :run",
         params={"run": run, "at": at, "outcome": outcome},
     )
+
+
+_CLOSED = "EXISTS (SELECT 1 FROM runs WHERE runs.run = run_keys.run AND runs.status = 'closed')"
+"""An open run needs its keys to go on, whatever anybody has decided meanwhile."""
+
+
+def drop_originals(run: str) -> Statement:
+    """Destroy the key of a closed run's originals; the transaction fails where it is open, or they are gone already."""
+    return Statement(
+        sql=f"UPDATE run_keys SET sealed_key = NULL WHERE run = :run AND sealed_key IS NOT NULL AND {_CLOSED}",  # noqa: S608 - our own text
+        params={"run": run},
+        changes=1,
+    )
+
+
+def erase_run(run: str, at: int) -> list[Statement]:
+    """Destroy both keys of a closed run, and what its rows say; what it still asks of people is withdrawn."""
+    keys = f"UPDATE run_keys SET body_key = NULL, sealed_key = NULL WHERE run = :run AND body_key IS NOT NULL AND {_CLOSED}"  # noqa: S608 - our own text
+    return [
+        Statement(sql=keys, params={"run": run}, changes=1),
+        Statement(sql="UPDATE runs SET request_digest = '', trouble = NULL WHERE run = :run", params={"run": run}),
+        Statement(
+            sql="UPDATE cases SET status = 'withdrawn', decided_at = :at WHERE run = :run AND status = 'open'",
+            params={"run": run, "at": at},
+        ),
+        Statement(sql="UPDATE cases SET reason = 'erased' WHERE run = :run", params={"run": run}),
+    ]

@@ -77,6 +77,10 @@ runs = Table(
     Column("elsewhere", Boolean, nullable=False, server_default=false()),
     # Why it could not go on when somebody last tried.
     Column("trouble", Text),
+    # How long after its closing its originals are kept, and when the whole run is erased, by the contract it began
+    # under, in microseconds. NULL for a run that was opened before this was noted; for the second also: never.
+    Column("retention_us", BigInteger),
+    Column("erase_after_us", BigInteger),
     UniqueConstraint("tenant", "contract", "request_key", name="runs_request"),
     Index("runs_status", "status", "lease_until"),
 )
