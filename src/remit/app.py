@@ -45,6 +45,7 @@ from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
 from remit.records.administration import Administration
 from remit.records.archive import SCOPE as MANAGE_RECORD
 from remit.records.archive import Archive
+from remit.records.record_cedar import Deed
 from remit.records.erasure import Erasure
 from remit.records.holds import Holds
 from remit.records.retention import Retention
@@ -158,14 +159,14 @@ class Remit:
     @cached_property
     def undoing(self) -> Undoing:
         """Takes back what runs have done."""
-        return Undoing(
-            programs=self._undo_programs,
-            engine=self.engine,
-            gate=self.pipeline,
-            issuer=self.issuer,
-            redactor=self.redactor,
-            clock=self.clock,
-        )
+        return Undoing(programs=self._undo_programs, engine=self.engine, permit=self._may_undo)
+
+    def _may_undo(self, run: str, token: str, reason: str) -> str:
+        """The person that a token belongs to, where `record.cedar` lets them undo a run; see `RecordPolicy.check`."""
+        purpose = self.archive.purpose(Deed.UNDO, token=token, reason=reason)
+        facts = self.archive.facts(self.archive.run(run), self.archive.events(run))
+        self.archive.policy().check(purpose, [facts])
+        return purpose.person.principal
 
     @cached_property
     def cases(self) -> Cases:

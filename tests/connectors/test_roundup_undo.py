@@ -77,6 +77,7 @@ async def test_fifty_runs_are_undone(desk: Path, agent: RoundupClient, intake: R
     issues = [await file_issue(intake) for _ in range(50)]
     before = {issue: await fields_of(agent, issue) for issue in issues}
     async with Remit(desk) as remit:
+        lee = remit.person_token("lee")
         requests = [{"issue": i, "original": original} if i % 3 == 0 else {"issue": i} for i in issues]
         runs = [await remit.run("sorting", request) for request in requests]
         assert {run.outcome for run in runs} == {"completed"}
@@ -85,12 +86,12 @@ async def test_fifty_runs_are_undone(desk: Path, agent: RoundupClient, intake: R
         for issue in taken:
             found = await agent.read(issue)
             await agent.update(issue, {"priority": "low"}, found.etag or "")
-        outlooks = [await remit.undoing.outlook(run.run, "person/lee") for run in runs]
+        outlooks = [await remit.undoing.outlook(run.run, token=lee) for run in runs]
         for outlook in outlooks:
             assert [(each.tool, each.why) for each in outlook.remaining] == [
                 ("tracker.note", "the tool declares no compensation")
             ]
-        undone = await asyncio.gather(*(remit.undoing.undo(run.run, "person/lee") for run in runs))
+        undone = await asyncio.gather(*(remit.undoing.undo(run.run, token=lee) for run in runs))
     assert {result.outcome for result in undone} == {"completed"}
     for issue, outlook, result in zip(issues, outlooks, undone, strict=True):
         left = [each.call.step for each in outlook.foreseen if each.why]

@@ -214,7 +214,7 @@ async def tidied(remit: Remit, *calls: tuple[str, dict[str, Any]]) -> str:
 
 
 async def undo(remit: Remit, run: str, *overwrite: str) -> Any:
-    return await remit.undoing.undo(run, "person/lee", overwrite)
+    return await remit.undoing.undo(run, token=remit.person_token("lee"), overwrite=overwrite)
 
 
 PAINT = ("box.paint", {"box": "a", "changes": {"colour": "blue", "owner": "ann"}})
@@ -236,7 +236,7 @@ async def test_everything_is_as_it_was_newest_first(remit: Remit, shelf: Shelf) 
 async def test_the_plan_says_what_would_be_done_and_does_nothing(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT, REPAINT, SEAL)
     left = shelf.boxes()
-    outlook = await remit.undoing.outlook(run, "person/lee")
+    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"))
     assert [(each.call.step, each.call.tool, each.why) for each in outlook.foreseen] == [
         ("3", "box.unseal", ""),
         ("2", "box.paint", ""),
@@ -249,7 +249,7 @@ async def test_the_plan_says_what_would_be_done_and_does_nothing(remit: Remit, s
 async def test_what_somebody_changed_since_is_left_alone_and_said(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT, SEAL)
     shelf.by_hand("a", owner="bob")
-    foreseen = (await remit.undoing.outlook(run, "person/lee")).foreseen
+    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
     assert "owner is `bob`, was left as `ann`" in foreseen[1].why
     result = await undo(remit, run)
     assert shelf.boxes()["a"] == {"colour": "blue", "owner": "bob", "sealed": False}
@@ -269,7 +269,7 @@ async def test_it_is_overwritten_where_a_person_says_so(remit: Remit, shelf: She
 async def test_what_was_put_back_by_hand_needs_nothing(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT)
     shelf.by_hand("a", colour="red", owner="")
-    foreseen = (await remit.undoing.outlook(run, "person/lee")).foreseen
+    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
     assert [each.is_done for each in foreseen] == [True]
     result = await undo(remit, run)
     assert result.output["undone"] == []
@@ -280,7 +280,7 @@ async def test_what_can_not_be_undone_is_said_first(remit: Remit, shelf: Shelf) 
     run = await tidied(
         remit, PAINT, ("box.burn", {"box": "b"}), ("box.tell", {"box": "c"}), ("box.shake", {"box": "c"})
     )
-    outlook = await remit.undoing.outlook(run, "person/lee")
+    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"))
     assert {each.step: each.why for each in outlook.remaining} == {
         "2": "its effect is irreversible",
         "3": "the tool declares no compensation",
@@ -298,7 +298,7 @@ async def test_policy_still_decides(remit: Remit, shelf: Shelf) -> None:
     """
     shelf.shop.contract("tidy", actions(), workflow=WORKFLOW, policy=policy)
     run = await tidied(remit, PAINT, SEAL)
-    assert "what is blue stays blue" in (await remit.undoing.outlook(run, "person/lee")).foreseen[1].why
+    assert "what is blue stays blue" in (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen[1].why
     result = await undo(remit, run)
     assert shelf.boxes()["a"] == {"colour": "blue", "owner": "ann", "sealed": False}
     assert "what is blue stays blue" in result.output["remaining"][0]["why"]
@@ -311,7 +311,7 @@ async def test_a_hold_asks_another_person_and_the_undo_goes_on_by_itself(remit: 
     """
     shelf.shop.contract("tidy", [*actions(), write_action("box.unseal")], workflow=WORKFLOW, policy=policy)
     run = await tidied(remit, PAINT, SEAL)
-    (foreseen, _) = (await remit.undoing.outlook(run, "person/lee")).foreseen
+    (foreseen, _) = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
     assert foreseen.held
     held = await undo(remit, run)
     assert held.outcome == "held"

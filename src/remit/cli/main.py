@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import cases, checkpoints, contracts, demo, identity, policy, records, releases, runs
+from remit.cli import cases, checkpoints, contracts, demo, identity, policy, releases, runs, undo
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -69,6 +69,7 @@ _add(RUN, "work", runs.work, "remit work --once")
 _add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
 _add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
 _add(RUN, "close", runs.close, "remit close 0425 --as lee --reason 'done by hand'")
+_add(RUN, "undo", undo.undo, "remit undo 0425 --as lee --plan", "remit undo 0425 --as lee --reason 'wrong queue'")
 _add(DECIDE, "cases", cases.list_cases, "remit cases", "remit cases --status all --contract it-tickets")
 _add(DECIDE, "case", cases.show_case, "remit case 9428", "remit case 9428 --as lee")
 _add(DECIDE, "approve", cases.approve, "remit approve 9428 --as lee", "remit approve 9428 --as lee --reason 'I called back'")
@@ -83,22 +84,6 @@ _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'so
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
-_add(
-    RECORD,
-    "reveal",
-    records.reveal,
-    "remit reveal 0425 --as lee --reason 'the customer asks what we sent'",
-    "remit reveal 0425 --step 3 --as lee --reason 'wrong account?'",
-)
-_add(
-    RECORD,
-    "erase",
-    records.erase,
-    "remit erase --run 0425 --as lee --reason 'request of 3 May'",
-    "remit erase --subject ann@shop.example --as lee --reason 'request of 3 May' --yes",
-)
-_add(RECORD, "retention", records.retention, "remit retention --dry-run")
-app.add_typer(records.hold, name="hold", rich_help_panel=RECORD)
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
 _add(ADMINISTER, "token", identity.token, "remit token lee")

@@ -232,7 +232,7 @@ def _retention_lines(report: RetentionReport, *, dry_run: bool) -> list[Text]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class HoldTarget:
     """What is to be held."""
 
     run: Annotated[str | None, typer.Option(metavar="RUN", help="This run.")] = None
@@ -247,7 +247,7 @@ class Held:
 
 @hold.command("place")
 @spread
-def place_hold(by: AsOption, held: Held, reason: ReasonOption = "", project: ProjectOption = None) -> None:
+def place_hold(by: AsOption, held: HoldTarget, reason: ReasonOption = "", project: ProjectOption = None) -> None:
     """Keep runs from being erased or losing their originals, until the hold is lifted."""
     if sum(given is not None for given in (held.run, held.contract, held.subject)) != 1:
         raise typer.BadParameter("give one of `--run`, `--contract` and `--subject`")

@@ -16,13 +16,15 @@ from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
 from remit.journal.events import Draft, EventType
-from remit.journal.journal import Journal
+from remit.journal.journal import Journal, RunLog
 from remit.journal.redaction import Redactor
+from remit.journal.vault import RunKeys
 from remit.runs import ending
 from remit.runs.closing import Closing
-from remit.runs.fold import Folded, fold, new_state, resumed
+from remit.runs.fold import Folded, fold, new_state, note_request, resumed
 from remit.runs.leases import held
 from remit.runs.program import Program, Programs, RunResult
+from remit.runs.rehearsal import Rehearsal, unverified
 from remit.runs.run import Run
 from remit.runs.table import LEASE_US, Lease, RunTable
 from remit.runs.worker import Worker
@@ -90,6 +92,20 @@ class Engine:
         """The run that a request key has opened, if it was used before."""
         found = self._table.opened(contract, self._table.keyed("key", request_key.encode()))
         return None if found is None else found.run
+
+    def rehearsal(self, program: Program, name: str, request: Json, on_behalf_of: str) -> Rehearsal:
+        """A run of a program that does not happen, to ask what the gate would say."""
+        authority = unverified(program.authority)
+        state = new_state(
+            authority,
+            RunLog(tenant=authority.tenant, run=name, keys=RunKeys(None, None)),
+            redactor=self._redactor.for_run(),
+            clock=self._journal.clock,
+            on_behalf_of=on_behalf_of,
+            opened_at=self._journal.clock(),
+        )
+        note_request(state, request)
+        return Rehearsal(self._gate, self._issuer, state)
 
     def is_closed(self, run: str) -> bool:
         """Whether a run has ended. Raises `RunError` (code `run_not_found`)."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
-
-import msgspec
 
 from remit.contracts.model import Action, Budget
 from remit.errors import RunError
 from remit.gate.authority import Authority, Verifier
-from remit.gate.call import Proposal, RunState
-from remit.gate.gate import Gate
-from remit.gate.verdicts import Allow, Verdict
-from remit.identity.tokens import TokenIssuer
-from remit.journal.journal import Clock, RunLog
+from remit.gate.verdicts import Allow, Hold, Verdict
 from remit.journal.reader import Reader
-from remit.journal.redaction import Redactor
-from remit.journal.vault import RunKeys
 from remit.runs.engine import Engine
-from remit.runs.fold import new_state, note_request
 from remit.runs.program import Program, Programs, RunResult
+from remit.runs.rehearsal import Rehearsal
 from remit.tools.spec import Tool
 from remit.undo.plan import Compensating, Remaining, UndoPlan, plan_of
 from remit.undo.program import (
@@ -33,9 +25,14 @@ from remit.undo.program import (
     objection,
     program_for,
 )
+from remit.values import Json
 
 PREFIX = "undo:"
 """A contract's name for the engine: `undo:<run>` is the undoing of that run."""
+
+
+Permit = Callable[[str, str, str], str]
+"""`(run, token, reason)` → the principal of the person whose token it is, if they may undo that run; raises otherwise."""
 
 
 class ContractPrograms(Programs, Protocol):
@@ -56,6 +53,8 @@ class Foreseen:
     """
 
     call: Compensating
+    shown: Mapping[str, Json]
+    """The arguments of the call, redacted."""
     why: str
     held: bool = False
     is_done: bool = False
@@ -123,43 +122,35 @@ async def _nobody(_shown: Any) -> str | None:
 class Undoing:
     """Undoes the runs of one tenant."""
 
-    def __init__(
-        self,
-        *,
-        programs: UndoPrograms,
-        engine: Engine,
-        gate: Gate,
-        issuer: TokenIssuer,
-        redactor: Redactor,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, *, programs: UndoPrograms, engine: Engine, permit: Permit) -> None:
         self._programs = programs
         self._engine = engine
-        self._gate = gate
-        self._issuer = issuer
-        self._redactor = redactor
-        self._clock = clock
+        self._permit = permit
 
-    async def outlook(self, run: str, person: str, overwrite: Sequence[str] = ()) -> Outlook:
-        """The plan for a run, and what the gate would say now of each of its calls if `person` asked for them.
+    async def outlook(self, run: str, *, token: str, reason: str = "", overwrite: Sequence[str] = ()) -> Outlook:
+        """The plan for a run, and what the gate would say now of each of its calls.
 
-        Objects are located for it, and nothing is changed.
+        Objects are located for it, and nothing is changed. `token` is a person's who may undo the run. Raises as `undo`
+        does.
         """
+        person = self._permit(run, token, reason)
         plan = self._programs.plan(run)
         _check_steps(plan, overwrite)
         program = self._programs.program(plan, overwrite)
-        state = self._state(program, plan, person)
+        rehearsal = self._engine.rehearsal(program, f"undo-of-{run}", plan.request, person)
         restored: dict[tuple[str, str], dict[str, str | int | bool]] = {}
         foreseen: list[Foreseen] = []
         for number, call in enumerate(plan.calls, start=1):
-            foreseen.append(await self._foresee(call, number, state, restored, call.step in overwrite))
+            foreseen.append(await _foresee(call, str(number), rehearsal, restored, overwrite=call.step in overwrite))
         return Outlook(plan=plan, foreseen=tuple(foreseen))
 
-    async def undo(self, run: str, person: str, overwrite: Sequence[str] = ()) -> RunResult:
+    async def undo(self, run: str, *, token: str, reason: str = "", overwrite: Sequence[str] = ()) -> RunResult:
         """Carry out the plan for a run, as far as policy and the objects' present state allow.
 
-        Asked again before it has ended, it goes on with the same undo; afterwards, it plans anew.
+        Asked again before it has ended, it goes on with the same undo; afterwards, it plans anew. Raises `RunError`
+        (`run_open`, `erased`, `nothing_to_undo`, `step_unknown`), and what `Permit` raises for whoever may not.
         """
+        person = self._permit(run, token, reason)
         plan = self._programs.plan(run)
         _check_steps(plan, overwrite)
         if not plan.calls:
@@ -168,55 +159,12 @@ class Undoing:
         for attempt in count(1):
             key = f"{name}/{attempt}"
             known = self._engine.run_of(plan.contract, key)
-            if known is None or not self._engine.is_closed(known):
-                opened = await self._engine.open(name, plan.request, on_behalf_of=person, request_key=key)
-                return await self._engine.drive(opened)
+            if known is None:
+                request = {**plan.request, "reason": reason}
+                known = await self._engine.open(name, request, on_behalf_of=person, request_key=key)
+            if not self._engine.is_closed(known):
+                return await self._engine.drive(known)
         raise AssertionError
-
-    async def _foresee(
-        self,
-        call: Compensating,
-        number: int,
-        state: RunState,
-        restored: dict[tuple[str, str], dict[str, str | int | bool]],
-        overwrite: bool,
-    ) -> Foreseen:
-        token = self._token(state)
-        proposal = Proposal(tool=call.tool, args=dict(call.args), step=str(number), token=token)
-        found, verdict = await self._gate.preview(state, proposal)
-        resource = found.resource
-        if resource is None:
-            return _foreseen(call, verdict, "")
-        # What was done later is undone earlier, and so stands as it was before that.
-        back = restored.setdefault((resource.kind, resource.id), {})
-        why = "" if overwrite else objection(call, {**resource.attributes, **back}) or ""
-        if not why and call.before is not None:
-            before: Attributes = call.before.attributes
-            back.update({name: before[name] for name in call.left or () if name in before})
-        return _foreseen(call, verdict, why)
-
-    def _token(self, state: RunState) -> str:
-        request = state.authority.token_request(state.run, state.on_behalf_of)
-        return self._issuer.issue(request, self._clock())
-
-    def _state(self, program: Program, plan: UndoPlan, person: str) -> RunState:
-        """A run that is never opened, to ask the gate with. Objections are looked at apart: calls build on each other."""
-        authority = program.authority
-        actions = {name: _unverified(action) for name, action in authority.actions.items()}
-        state = new_state(
-            replace(authority, actions=actions),
-            RunLog(tenant=authority.tenant, run=f"plan-{plan.run}", keys=RunKeys(None, None)),
-            redactor=self._redactor.for_run(),
-            clock=self._clock,
-            on_behalf_of=person,
-            opened_at=self._clock(),
-        )
-        note_request(state, plan.request)
-        return state
-
-
-def _unverified(action: Action) -> Action:
-    return msgspec.structs.replace(action, verify=[])
 
 
 def _check_steps(plan: UndoPlan, overwrite: Sequence[str]) -> None:
@@ -226,13 +174,26 @@ def _check_steps(plan: UndoPlan, overwrite: Sequence[str]) -> None:
         raise RunError(f"step `{unknown[0]}` can't be undone; those that can: {steps}", code="step_unknown")
 
 
-def _foreseen(call: Compensating, verdict: Verdict, why: str) -> Foreseen:
-    if why == AS_BEFORE:
-        return Foreseen(call=call, why=why, is_done=True)
-    if why:
-        return Foreseen(call=call, why=why)
-    if isinstance(verdict, Allow):
-        return Foreseen(call=call, why="", held=False)
-    return Foreseen(call=call, why=verdict.message, held=type(verdict).__name__ == "Hold")
+def _foreseen(call: Compensating, shown: Mapping[str, Json], verdict: Verdict, why: str) -> Foreseen:
+    if why or isinstance(verdict, Allow):
+        return Foreseen(call=call, shown=shown, why=why, is_done=why == AS_BEFORE)
+    return Foreseen(call=call, shown=shown, why=verdict.message, held=isinstance(verdict, Hold))
 
 
+Restored = dict[tuple[str, str], dict[str, str | int | bool]]
+"""What objects, by kind and id, would have back by then."""
+
+
+async def _foresee(call: Compensating, step: str, rehearsal: Rehearsal, restored: Restored, *, overwrite: bool) -> Foreseen:
+    found, verdict = await rehearsal.propose(call.tool, dict(call.args), step)
+    resource = found.resource
+    shown: dict[str, Json] = found.redacted.value if found.redacted else {}
+    if resource is None:
+        return _foreseen(call, shown, verdict, "")
+    # What was done later is undone earlier, and so stands as it was before that.
+    back = restored.setdefault((resource.kind, resource.id), {})
+    why = "" if overwrite else objection(call, {**resource.attributes, **back}) or ""
+    if not why and call.before is not None:
+        before: Attributes = call.before.attributes
+        back.update({name: before[name] for name in call.left or () if name in before})
+    return _foreseen(call, shown, verdict, why)
