@@ -165,6 +165,27 @@ def two_tenants(writer: RecordWriter) -> None:
     writer.append(SHOP_RUN, "case.decided", {})
 
 
+def signed_by_another_tenant(writer: RecordWriter) -> None:
+    """The name of the one tenant in the text, the listed key of the other below it."""
+    root = tree_root([hashed for _, hashed in writer.leaves["shop"]])
+    text = f"{writer.signer('shop').name}\n{len(writer.leaves['shop'])}\n{base64.b64encode(root).decode()}\n"
+    other = writer.signer("büro/1")
+    signature = base64.b64encode(other.key_id + writer.private.sign(text.encode())).decode()
+    sql = "UPDATE trees SET note = ? WHERE tenant = 'shop'"
+    writer.connection.execute(sql, (f"{text}\n— {other.name} {signature}\n",))
+
+
+def put_erased_key_back(writer: RecordWriter) -> None:
+    key = writer.wrap(writer.chains["run-000016"].body_key, "body/run-000016")
+    writer.connection.execute("UPDATE run_keys SET body_key = ? WHERE run = 'run-000016'", (key,))
+
+
+def name_a_field_twice(writer: RecordWriter) -> None:
+    """All as it was, and the hash put right: only which of the two counts is open."""
+    header = json.dumps(header_of(writer, SHOP_RUN, 9))
+    put_header(writer, SHOP_RUN, 9, f'{{"actor": "somebody", {header[1:]}'.encode())
+
+
 def write_on(writer: RecordWriter) -> None:
     writer.append("run-000016", "case.decided", {})
     writer.checkpoint("shop")
@@ -176,6 +197,14 @@ CASES: list[tuple[str, set[str], Callable[[RecordWriter], Any]]] = [
     ("the key of another tenant", {"checkpoint_form", "checkpoint_missing"}, key_of_another_tenant),
     ("keys that are back", {"key_kept", "key_wrong"}, hand_back),
     ("a run closed twice", {"run_closed"}, close_again),
+    ("a key of another tenant", {"checkpoint_wrong"}, signed_by_another_tenant),
+    ("an erased key that is back", {"key_kept"}, put_erased_key_back),
+    ("a field twice", {"header_form"}, name_a_field_twice),
+    ("originals that are gone", {"sealed_wrong"}, run_sql("UPDATE events SET sealed = NULL WHERE seq = 1")),
+    ("originals that are too much", {"sealed_wrong"}, run_sql("UPDATE events SET sealed = body WHERE seq = 2")),
+    ("another root", {"tree_root"}, run_sql("UPDATE trees SET root = zeroblob(32)")),
+    ("another last event", {"tree_seq"}, run_sql("UPDATE trees SET seq = seq + 1")),
+    ("another first event", {"tile_wrong"}, run_sql("UPDATE tiles SET first_seq = first_seq + 1")),
     ("an event of an erased run", {"event_after_erasure"}, write_on),
     ("a wrong count", {"run_count"}, wrong_count),
     ("a run of two tenants", {"columns_differ"}, two_tenants),

@@ -287,21 +287,25 @@ def test_a_record_on_postgres_verifies_in_one_snapshot(
         pytest.skip("SQLite is what all the others are on")
     import psycopg
 
-    class Marks:
-        def __init__(self) -> None:
-            self.commit = (connection := psycopg.connect(database_url)).commit
-            self._connection = connection
+    with psycopg.connect(database_url) as connection:
+        writer = RecordWriter(tmp_path, Marks(connection), POSTGRES)
+        writer.begin()
+        fill(writer, runs=40, events=8, tenants=("shop", "other"), every=100)
+        for processes in (1, 2):
+            report = verify(database_url, keys=writer.keys, options=Options(processes=processes))
+            assert report.findings == ()
+            assert (report.events, report.runs) == (sum(map(len, writer.leaves.values())), 40)
+        connection.execute("UPDATE events SET hash = %s WHERE seq = 9", (bytes(32),))
+        connection.commit()
+        assert codes(verify(database_url, keys=writer.keys)) >= {"header_hash", "leaves_differ"}
 
-        def execute(self, sql: str, parameters: Any = None) -> Any:
-            return self._connection.execute(sql.replace("?", "%s").encode(), parameters)
 
-    writer = RecordWriter(tmp_path, Marks(), POSTGRES)
-    writer.begin()
-    fill(writer, runs=40, events=8, tenants=("shop", "other"), every=100)
-    for processes in (1, 2):
-        report = verify(database_url, keys=writer.keys, options=Options(processes=processes))
-        assert report.findings == ()
-        assert (report.events, report.runs) == (sum(map(len, writer.leaves.values())), 40)
-    writer.connection.execute("UPDATE events SET hash = ? WHERE seq = 9", (bytes(32),))
-    writer.connection.commit()
-    assert codes(verify(database_url, keys=writer.keys)) >= {"header_hash", "leaves_differ"}
+class Marks:
+    """A connection to Postgres that takes statements with `?`."""
+
+    def __init__(self, connection: Any) -> None:
+        self.commit = connection.commit
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: Any = None) -> Any:
+        return self._connection.execute(sql.replace("?", "%s").encode(), parameters)
