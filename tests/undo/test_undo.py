@@ -16,7 +16,7 @@ from crashing import LATER_US, POINTS, apart, killed_at, let_pass
 from project import Shop, make_shop, write_action
 from remit import Remit
 from remit.cases.cases import Decision
-from remit.errors import RunError
+from remit.errors import ConfigError, RecordError, RunError
 from remit.journal.events import EventType
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +160,10 @@ async def tidy(run, request):
         await run.call(tool, **args)
     return {}
 """
+RECORD = """
+@id("care-leads-undo")
+permit (principal in Role::"care-lead", action == Action::"undo", resource) when { context.reason_given };
+"""
 BOX = {"colour": "red", "owner": "", "sealed": False, "version": 1}
 
 
@@ -197,6 +201,7 @@ def shelf(tmp_path: Path, database_url: str) -> Shelf:
     config = shop.folder / "remit.toml"
     config.write_text(config.read_text().replace('"tools/shop.py"', '"tools/shop.py", "tools/shelf.py"'))
     shop.contract("tidy", actions(), workflow=WORKFLOW)
+    (shop.folder / "record.cedar").write_text(RECORD)
     (shop.folder / "boxes.json").write_text(json.dumps(dict.fromkeys("abc", BOX)))
     return Shelf(shop=shop)
 
@@ -214,7 +219,7 @@ async def tidied(remit: Remit, *calls: tuple[str, dict[str, Any]]) -> str:
 
 
 async def undo(remit: Remit, run: str, *overwrite: str) -> Any:
-    return await remit.undoing.undo(run, token=remit.person_token("lee"), overwrite=overwrite)
+    return await remit.undoing.undo(run, token=remit.person_token("lee"), reason="wrong box", overwrite=overwrite)
 
 
 PAINT = ("box.paint", {"box": "a", "changes": {"colour": "blue", "owner": "ann"}})
@@ -236,7 +241,7 @@ async def test_everything_is_as_it_was_newest_first(remit: Remit, shelf: Shelf) 
 async def test_the_plan_says_what_would_be_done_and_does_nothing(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT, REPAINT, SEAL)
     left = shelf.boxes()
-    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"))
+    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")
     assert [(each.call.step, each.call.tool, each.why) for each in outlook.foreseen] == [
         ("3", "box.unseal", ""),
         ("2", "box.paint", ""),
@@ -249,7 +254,7 @@ async def test_the_plan_says_what_would_be_done_and_does_nothing(remit: Remit, s
 async def test_what_somebody_changed_since_is_left_alone_and_said(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT, SEAL)
     shelf.by_hand("a", owner="bob")
-    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
+    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")).foreseen
     assert "owner is `bob`, was left as `ann`" in foreseen[1].why
     result = await undo(remit, run)
     assert shelf.boxes()["a"] == {"colour": "blue", "owner": "bob", "sealed": False}
@@ -269,7 +274,7 @@ async def test_it_is_overwritten_where_a_person_says_so(remit: Remit, shelf: She
 async def test_what_was_put_back_by_hand_needs_nothing(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT)
     shelf.by_hand("a", colour="red", owner="")
-    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
+    foreseen = (await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")).foreseen
     assert [each.is_done for each in foreseen] == [True]
     result = await undo(remit, run)
     assert result.output["undone"] == []
@@ -280,7 +285,7 @@ async def test_what_can_not_be_undone_is_said_first(remit: Remit, shelf: Shelf) 
     run = await tidied(
         remit, PAINT, ("box.burn", {"box": "b"}), ("box.tell", {"box": "c"}), ("box.shake", {"box": "c"})
     )
-    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"))
+    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")
     assert {each.step: each.why for each in outlook.remaining} == {
         "2": "its effect is irreversible",
         "3": "the tool declares no compensation",
@@ -298,7 +303,7 @@ async def test_policy_still_decides(remit: Remit, shelf: Shelf) -> None:
     """
     shelf.shop.contract("tidy", actions(), workflow=WORKFLOW, policy=policy)
     run = await tidied(remit, PAINT, SEAL)
-    assert "what is blue stays blue" in (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen[1].why
+    assert "what is blue stays blue" in (await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")).foreseen[1].why
     result = await undo(remit, run)
     assert shelf.boxes()["a"] == {"colour": "blue", "owner": "ann", "sealed": False}
     assert "what is blue stays blue" in result.output["remaining"][0]["why"]
@@ -311,7 +316,7 @@ async def test_a_hold_asks_another_person_and_the_undo_goes_on_by_itself(remit: 
     """
     shelf.shop.contract("tidy", [*actions(), write_action("box.unseal")], workflow=WORKFLOW, policy=policy)
     run = await tidied(remit, PAINT, SEAL)
-    (foreseen, _) = (await remit.undoing.outlook(run, token=remit.person_token("lee"))).foreseen
+    (foreseen, _) = (await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")).foreseen
     assert foreseen.held
     held = await undo(remit, run)
     assert held.outcome == "held"
@@ -320,6 +325,28 @@ async def test_a_hold_asks_another_person_and_the_undo_goes_on_by_itself(remit: 
     await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("kim"))
     assert (await undo(remit, run)).outcome == "completed"
     assert shelf.boxes()["a"] == {"colour": "red", "owner": "", "sealed": False}
+
+
+async def test_only_whom_the_policy_of_the_record_lets_may_undo(remit: Remit, shelf: Shelf) -> None:
+    run = await tidied(remit, PAINT)
+    for person, reason in (("anna", "wrong box"), ("lee", "")):
+        for ask in (remit.undoing.outlook, remit.undoing.undo):
+            with pytest.raises(RecordError) as refused:
+                await ask(run, token=remit.person_token(person), reason=reason)
+            assert refused.value.code == "record_denied"
+    (shelf.shop.folder / "record.cedar").unlink()
+    with pytest.raises(ConfigError) as missing:
+        await undo(remit, run)
+    assert missing.value.code == "record_policy_missing"
+    assert shelf.boxes()["a"]["colour"] == "blue"
+
+
+async def test_who_undid_it_and_why_is_on_record(remit: Remit, shelf: Shelf) -> None:
+    run = await tidied(remit, PAINT)
+    result = await undo(remit, run)
+    opened = remit.journal.reader.events(result.run)[0].body
+    assert opened["on_behalf_of"] == "person/lee"
+    assert (opened["request"]["undo"], opened["request"]["reason"]) == (run, "wrong box")
 
 
 async def test_an_open_run_is_not_undone(remit: Remit, shelf: Shelf) -> None:

@@ -91,9 +91,10 @@ def publish(
     ] = "127.0.0.1:8780",
     project: ProjectOption = None,
 ) -> None:
-    """Serve checkpoint and tree over HTTP, for those who watch the record.
+    """Serve checkpoint and tree over HTTP.
 
-    The form is that of c2sp.org/tlog-tiles: /checkpoint and /tile/…; only hashes are told, never what an event holds.
+    For those who watch the record. The form is that of c2sp.org/tlog-tiles: /checkpoint and /tile/…; only hashes are
+    told, never what an event holds.
     """
 
     async def use(remit: Remit) -> None:

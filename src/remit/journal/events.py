@@ -169,7 +169,11 @@ def leaf_hash(header: bytes) -> bytes:
 
 def write(draft: Draft, *, tenant: str, run: str, behind: ChainEnd, at: int, keys: RunKeys) -> Row:
     """Give a draft its place in the chain: salt, hash and encrypt the body, encode and hash the header."""
-    salted = os.urandom(_SALT_BYTES) + encode(draft.body)
+    body = draft.body
+    if draft.type is EventType.RUN_CLOSED:
+        # Only here is it certain: decisions of people may have come in since the draft was made.
+        body = {**body, "events": behind.n}
+    salted = os.urandom(_SALT_BYTES) + encode(body)
     sealed = b"" if draft.sealed is None else os.urandom(_SALT_BYTES) + encode(draft.sealed)
     header = _encode_header(
         Header(

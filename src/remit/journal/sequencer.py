@@ -205,7 +205,9 @@ class Sequencer:
 
     async def _write(self, found: _Round, *, publish: bool) -> str:
         """Append the leaves and record the tree. Returns the checkpoint where it is one to publish, or nothing."""
-        head, tree, now = found.head, found.tree, self._journal.clock()
+        head, tree = found.head, found.tree
+        # A clock that was put back must not make a later checkpoint look earlier.
+        now = max(self._journal.clock(), head.at, found.published_at)
         due = publish or now - found.published_at >= PUBLISH_US
         statements: list[Statement] = []
         note = head.note

@@ -44,7 +44,7 @@ class Closing:
         state.ended = state.ended or "is closed"
         await state.turns.idle()
         now = self.journal.clock()
-        body = {"outcome": outcome, "output": output, "reason": reason, "events": state.log.end.n}
+        body = {"outcome": outcome, "output": output, "reason": reason}
         closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
@@ -57,7 +57,7 @@ class Closing:
         reason = _refusal(events, now)
         if reason is None:
             return None
-        body = {"outcome": "denied", "output": None, "reason": reason, "events": log.end.n}
+        body = {"outcome": "denied", "output": None, "reason": reason}
         closed = _closed(self._redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         return RunResult(run=run, outcome="denied", reason=reason)
@@ -93,13 +93,7 @@ class Closing:
             tools = ", ".join(f"`{event.body['tool']}`" for event in lost)
             said = f"{said}; nobody knows whether {tools} happened, so look in the system of record"
         drafts = [_unknown(event) for event in lost]
-        body = {
-            "outcome": outcome,
-            "output": None,
-            "reason": said,
-            "by": person,
-            "events": log.end.n + len(drafts),
-        }
+        body = {"outcome": outcome, "output": None, "reason": said, "by": person}
         # A header holds nothing personal.
         actor = self._redactor.pseudonym("person", person)
         closed = _closed(self._redactor, actor, body, now - events[0].header.at)
