@@ -305,6 +305,19 @@ async def test_who_the_run_acts_for_does_not_approve_it(remit: Remit) -> None:
     assert (await approve(remit, case.case, "kim")).status == "approved"
 
 
+async def test_who_the_run_acts_for_does_not_approve_it_though_their_name_is_concealed_on_record(shop: Shop) -> None:
+    with (shop.folder / "remit.toml").open("a") as project:
+        project.write('[people."ann@shop.example"]\nname = "Ann"\nroles = ["care-lead"]\n')
+    async with Remit(shop.folder) as remit:
+        held, case = await ask(remit, on_behalf_of="person/ann@shop.example")
+        opened = remit.journal.reader.events(held.run)[0]
+        assert "ann@shop.example" not in repr(opened.body)
+        with pytest.raises(CaseError) as refused:
+            await approve(remit, case.case, "ann@shop.example")
+        assert refused.value.code == "beneficiary_is_approver"
+        assert (await approve(remit, case.case, "kim")).status == "approved"
+
+
 async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
     _, case = await ask(remit)
     with pytest.raises(CaseError) as refused:
