@@ -287,7 +287,7 @@ async def test_an_answer_of_somebody_who_is_disabled_before_it_is_on_record_does
     async with Remit(shop.folder) as other:
 
         async def disable() -> None:
-            other.principals.disable("person/lee", other.clock())
+            await other.administration.disable("person/lee")
 
         *_, refused, _ = await crossing(remit, disable())
         assert isinstance(refused, CaseError)
@@ -327,7 +327,7 @@ async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
 
 async def test_a_disabled_person_does_not_approve(remit: Remit) -> None:
     _, case = await ask(remit)
-    remit.principals.disable("person/lee", remit.clock())
+    await remit.administration.disable("person/lee")
     with pytest.raises(CaseError) as refused:
         await approve(remit, case.case)
     assert refused.value.code == "approver_disabled"
