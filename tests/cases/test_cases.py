@@ -287,7 +287,7 @@ async def test_an_answer_of_somebody_who_is_disabled_before_it_is_on_record_does
     async with Remit(shop.folder) as other:
 
         async def disable() -> None:
-            other.principals.disable("person/lee", other.clock())
+            await other.administration.disable("person/lee")
 
         *_, refused, _ = await crossing(remit, disable())
         assert isinstance(refused, CaseError)
@@ -305,6 +305,19 @@ async def test_who_the_run_acts_for_does_not_approve_it(remit: Remit) -> None:
     assert (await approve(remit, case.case, "kim")).status == "approved"
 
 
+async def test_who_the_run_acts_for_does_not_approve_it_though_their_name_is_concealed_on_record(shop: Shop) -> None:
+    with (shop.folder / "remit.toml").open("a") as project:
+        project.write('[people."ann@shop.example"]\nname = "Ann"\nroles = ["care-lead"]\n')
+    async with Remit(shop.folder) as remit:
+        held, case = await ask(remit, on_behalf_of="person/ann@shop.example")
+        opened = remit.journal.reader.events(held.run)[0]
+        assert "ann@shop.example" not in repr(opened.body)
+        with pytest.raises(CaseError) as refused:
+            await approve(remit, case.case, "ann@shop.example")
+        assert refused.value.code == "beneficiary_is_approver"
+        assert (await approve(remit, case.case, "kim")).status == "approved"
+
+
 async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
     _, case = await ask(remit)
     with pytest.raises(CaseError) as refused:
@@ -314,7 +327,7 @@ async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
 
 async def test_a_disabled_person_does_not_approve(remit: Remit) -> None:
     _, case = await ask(remit)
-    remit.principals.disable("person/lee", remit.clock())
+    await remit.administration.disable("person/lee")
     with pytest.raises(CaseError) as refused:
         await approve(remit, case.case)
     assert refused.value.code == "approver_disabled"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from project import SECRET, Shop, make_shop, write_action
+from project import REFUND, SECRET, Shop, make_shop, write_action
 from remit import Completed, Deferred, Denied, Remit
+from remit.cases.cases import Decision
 from remit.journal.events import Event, EventType
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,18 @@ class Person(Struct, frozen=True):
 async def read_person(number: int) -> Person:
     """Read who somebody is."""
     return Person(name="Rosalind Franklin", text="write to rosalind@kings.example", notes=["photo 51"])
+
+
+@tool("accounts.lock", effects={Effect.WRITE}, field_classes={"account": FieldClass.PERSONAL})
+async def lock(account: str) -> bool:
+    """Lock an account."""
+    return True
+
+
+@tool("notes.add", effects={Effect.READ})
+async def add_note(text: str) -> str:
+    """Say a text back."""
+    return text
 
 
 def secret(ctx):
@@ -55,6 +68,13 @@ def telling(call):
 async def {}(run, request):
     return await run.call("put.none", value=1)
 """
+LOCKING = """
+async def locking(run, request):
+    await run.call("accounts.lock", account="hannah.lee")
+    person = await run.call("people.read", number=1)
+    await run.call("payments.refund", order=4, amount={"amount": "60.00", "currency": "EUR"}, account="DE1")
+    return {"said": await run.call("notes.add", text="hannah.lee and " + person["name"])}
+"""
 
 
 @pytest.fixture
@@ -67,6 +87,8 @@ def shop(tmp_path: Path, database_url: str) -> Shop:
     checked = write_action("put.none", verify=["rule:telling"])
     made.contract("denied", [checked], workflow=OBJECTING.format("denied"))
     made.contract("held", [{**checked, **ask}], workflow=OBJECTING.format("held"))
+    locking = [write_action("accounts.lock"), {"tool": "people.read"}, {"tool": "notes.add"}, REFUND]
+    made.contract("locking", locking, workflow=LOCKING)
     return made
 
 
@@ -119,3 +141,14 @@ async def test_an_objection_that_quotes_a_credential_is_told_to_nobody_with_it(r
     told = await remit.run("denied", {})
     everything = repr((case, shown, told, [remit.journal.reader.events(r.run) for r in (result, told)]))
     assert SECRET not in everything
+
+
+async def test_what_a_declared_field_held_is_concealed_in_a_run_that_is_taken_up_again_as_well(remit: Remit) -> None:
+    held = await remit.run("locking", {})
+    assert held.case is not None
+    await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+    result = await remit.engine.drive(held.run)
+    assert result.output == {"said": "hannah.lee and Rosalind Franklin"}
+    shown = repr([event.body for event in remit.journal.reader.events(held.run)])
+    assert "hannah.lee" not in shown
+    assert "Franklin" not in shown

@@ -159,6 +159,17 @@ async def telltale(ctx: ToolContext, value: int) -> int:
     raise ValueError("x" * 280 + ctx.client("bank", lambda connection: connection).secret.reveal())
 
 
+async def misread(ctx, args):
+    return Reconciled(happened=Happened.YES, result="not a number")
+
+
+@tool("none.misread", **options(Idempotency.NONE, attempts=1, reconcile=misread))
+async def unseen(ctx: ToolContext, value: int) -> int:
+    """Pay, lose the answer, and read something else back."""
+    pay(ctx, value)
+    raise OutcomeUnknown("the line went dead")
+
+
 async def change(ctx, args):
     attempt = nth(ctx)
     append(LEDGER, f"paid {attempt} {args['value']}")
@@ -200,6 +211,7 @@ TOOLS = [
     "none.broken",
     "none.telltale",
     "none.changing",
+    "none.misread",
 ]
 
 
@@ -342,6 +354,13 @@ async def test_a_long_message_is_cut_only_after_the_credentials_in_it_are_gone(
     assert isinstance(outcome, Unknown)
     assert len(outcome.message) < 400
     assert SECRET[:8] not in outcome.message + caplog.text
+
+
+async def test_what_was_read_back_is_held_to_the_output_schema_as_an_answer_is(remit: Remit, shop: Shop) -> None:
+    outcome, _ = await propose(remit, "none.misread")
+    assert isinstance(outcome, Unknown)
+    assert outcome.code == "output_invalid"
+    assert len(shop.ledger()) == 1
 
 
 async def test_what_a_tool_does_to_its_arguments_shows_neither_in_the_next_attempt_nor_on_record(

@@ -111,11 +111,11 @@ async def test_neither_a_disabled_agent_nor_one_that_acts_for_somebody_disabled_
 ) -> None:
     async with remit.gate("many", on_behalf_of="person/anna").run({}) as run:
         assert isinstance(await run.propose("put.none", {"value": 1}), Completed)
-        remit.principals.disable(disabled, remit.clock())
+        await remit.administration.disable(disabled)
         refused = await run.propose("put.none", {"value": 2})
         assert isinstance(refused, Denied)
         assert (refused.code, disabled in refused.message) == ("principal_disabled", True)
-        remit.principals.enable(disabled, remit.clock())
+        await remit.administration.enable(disabled)
         assert isinstance(await run.propose("put.none", {"value": 3}), Completed)
     assert [line.split()[2] for line in shop.ledger()] == ["1", "3"]
 

@@ -58,6 +58,9 @@ def forgetful(call):
     call.earlier.clear()
     call.args.clear()
 
+def generous(call):
+    call.resource.attributes["owner"] = "boss"
+
 async def patient(call):
     for _ in range(3):
         await asyncio.sleep(0)
@@ -176,8 +179,11 @@ async def test_who_answers_what_policy_asks_is_shown_the_objection_too_and_must_
     assert case.expires_at - case.opened_at == hours * 3_600_000_000
 
 
-async def test_an_object_is_shared_as_it_was_judged_though_the_tool_changes_what_it_had_found(shop: Shop) -> None:
-    share = write_action("documents.share", verify=["rule:patient"])
+@pytest.mark.parametrize("rule", ["patient", "generous"])
+async def test_an_object_is_shared_as_it_was_judged_though_tool_or_verifier_change_what_was_found(
+    shop: Shop, rule: str
+) -> None:
+    share = write_action("documents.share", verify=[f"rule:{rule}"])
     shop.contract("plain", [{"tool": "risk.score"}, share], workflow=RULES, policy=OWNED)
     async with Remit(shop.folder) as remit:
         result = await remit.run("plain", {"tool": "documents.share", "args": {"slot": 1}})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model_server import Reply, Server, openai, serving
-from project import Shop, make_shop, write_action
+from project import REFUND, Shop, make_shop, write_action
 from remit import Completed, Denied, Held, Outcome, Remit
 from remit.cases.cases import Decision
 
@@ -58,6 +58,7 @@ async def remit(tmp_path: Path, database_url: str, server: Server) -> AsyncItera
     contract(shop, "wrong", "other", [write_action("put.none", verify=["model:other"])])
     when = {"confidence_below": "0.8"}
     escalate = {"to": "queue:care", "sla": "30m", "when": when}
+    contract(shop, "paying", "sorter", [read, REFUND])
     contract(shop, "sorting", "sorter", [read], workflow=SORTING, escalate=escalate)
     async with Remit(shop.folder) as opened:
         yield opened
@@ -170,3 +171,16 @@ async def test_an_answer_below_the_contracts_confidence_goes_to_a_person(
     if cases:
         least = min(category, priority) if not asked else category
         assert cases[0].reason == f"confidence {least / 1000:.3f} is below 0.800"
+
+
+async def test_what_a_model_has_said_is_the_models_own_word_and_no_tools(remit: Remit, server: Server) -> None:
+    answer = {head: {"label": label, "confidence_per_mille": 990} for head, label in (("category", "network"), ("priority", "low"))}
+    server.replies = [openai(answer)]
+    async with remit.gate("paying").run({}, request_key="one") as run:
+        sorted_ = await run.propose("model:sorter", {"text": "no network"})
+        assert isinstance(sorted_, Completed)
+        account = sorted_.result["category"]["label"]
+        amount = {"amount": "60.00", "currency": "EUR"}
+        held = await run.propose("payments.refund", {"order": 4, "amount": amount, "account": account})
+        assert isinstance(held, Held)
+        assert remit.cases.question(remit.cases.get(held.case))["shown"]["labels"]["account"] == ["model"]
