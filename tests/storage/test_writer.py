@@ -297,3 +297,51 @@ async def test_a_closed_writer_opens_again_when_it_is_needed(store: Store) -> No
 async def test_a_text_with_a_colon_is_not_taken_for_a_parameter(store: Store) -> None:
     await store.write(meter("a:state %s %(x)s ::text"))
     assert store.meters().keys() == {"a:state %s %(x)s ::text"}
+
+
+async def test_more_than_a_socket_takes_at_once_is_written_and_read(store: Store) -> None:
+    large = {f"m{i}": bytes([i]) * 3_000_000 for i in range(4)}
+    await store.write(Rows(table="meters", columns=("meter", "state"), rows=list(large.items())))
+    asked: list[LockedState] = []
+
+    def decide(found: LockedState) -> Sequence[Statement]:
+        asked.append(found)
+        return ()
+
+    await store.writer.write(Locks(meters=tuple(large), principals=()), decide)
+    assert asked[0].meters == large
+
+
+async def test_a_text_with_the_character_nul_is_refused_where_the_database_has_none(store: Store) -> None:
+    if store.database.is_sqlite:
+        pytest.skip("SQLite has such texts")
+    row = Rows(table="meters", columns=("meter", "state"), rows=[("a\0b", b"s")])
+    for write in (meter("a\0b"), row):
+        with pytest.raises(StorageError) as raised:
+            await store.write(meter("before"), write)
+        assert raised.value.code == "record_refused"
+    await store.write(meter("after"))
+    assert store.meters().keys() == {"after"}
+
+
+async def test_a_writer_that_is_cancelled_while_it_waits_writes_nothing_and_goes_on(store: Store) -> None:
+    if store.database.is_sqlite:
+        pytest.skip("there a write is never waited for in the middle")
+    await store.write(meter("m", b"\x80"))
+    begun = asyncio.Event()
+
+    def held(_found: LockedState) -> Sequence[Write]:
+        begun.set()
+        return [Statement(sql="SELECT pg_sleep(0.3)", params={}), meter("m", b"held", UPSERT)]
+
+    locks = Locks(meters=("m",), principals=())
+    holding = asyncio.ensure_future(store.another().write(locks, held))
+    await begun.wait()
+    waiting = asyncio.ensure_future(store.writer.write(locks, lambda _: [meter("never")]))
+    await asyncio.wait({waiting}, timeout=0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await holding
+    await store.write(meter("after"))
+    assert store.meters() == {"m": b"held", "after": b"s"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -38,6 +39,8 @@ class PostgresWriter:
                 # The server took it back because of others; asked again it finds what they left.
                 if attempt == _ATTEMPTS:
                     raise StorageError(f"can't write the record: {explain(error)}; try again") from error
+                # Who asks again at once may take the row before the one that it was given up for has woken up.
+                await asyncio.sleep(attempt * _GIVE_WAY_S)
             except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
                 raise refused(error) from error
             except (psycopg.Error, OSError) as error:
@@ -108,6 +111,7 @@ class PostgresWriter:
 
 _BEGIN, _COMMIT, _ROLLBACK = Command(sql=b"BEGIN"), Command(sql=b"COMMIT"), Command(sql=b"ROLLBACK")
 _ATTEMPTS = 5
+_GIVE_WAY_S = 0.02
 _WAITS = {"connect_timeout": 5, "tcp_user_timeout": 30_000}
 """Seconds until a server that does not answer counts as down, milliseconds until one that fell silent does."""
 _SET_UP = "SELECT set_config('synchronous_commit', 'on', false), set_config('lock_timeout', %s, false)"
