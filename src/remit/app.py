@@ -41,6 +41,7 @@ from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
 from remit.programs import ProjectPrograms
+from remit.releases.archive import Archive
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
 from remit.runs.closing import SCOPE as CLOSE_RUNS
@@ -91,7 +92,8 @@ class Remit:
         pseudonyms = record.pseudonym.reveal()
         self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
         self.principals = Principals(self.database.engine, self._declared)
-        self.journal = Journal(self.database, vault=Vault(record.master.reveal()), clock=clock)
+        self._vault = Vault(record.master.reveal())
+        self.journal = Journal(self.database, vault=self._vault, clock=clock)
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
@@ -176,6 +178,11 @@ class Remit:
         return Releases(database=self.database, people=self.people, role=self.project.releases.approval)
 
     @cached_property
+    def archive(self) -> Archive:
+        """What each release was made of."""
+        return Archive(database=self.database, vault=self._vault, tenant=self.tenant)
+
+    @cached_property
     def _closing(self) -> Closing:
         return Closing(table=self._table, journal=self.journal, redactor=self.redactor, people=self.people)
 
@@ -205,6 +212,7 @@ class Remit:
             secrets=self.secrets,
             principals=self.principals,
             releases=self.releases,
+            archive=self.archive,
             clock=self.clock,
         )
 
