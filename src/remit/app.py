@@ -44,6 +44,9 @@ from remit.programs import ProjectPrograms
 from remit.releases.archive import Archive
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
+from remit.replay.counterfactual import Counterfactuals
+from remit.replay.replays import Replays
+from remit.replay.trial import TrialParts
 from remit.runs.closing import SCOPE as CLOSE_RUNS
 from remit.runs.closing import Closing
 from remit.runs.engine import Engine
@@ -181,6 +184,31 @@ class Remit:
     def archive(self) -> Archive:
         """What each release was made of."""
         return Archive(database=self.database, vault=self._vault, tenant=self.tenant)
+
+    @cached_property
+    def replays(self) -> Replays:
+        """Replays of what is on record."""
+        return Replays(
+            database=self.database,
+            journal=self.journal,
+            register=self.register,
+            redactor=self.redactor,
+            programs=self._programs,
+            archive=self.archive,
+        )
+
+    @cached_property
+    def counterfactuals(self) -> Counterfactuals:
+        """What would have come of recorded runs if one thing had been otherwise."""
+        parts = TrialParts(
+            database=self.database,
+            vault=self._vault,
+            issuer=self.issuer,
+            verifier=self.verifier,
+            clients=self._clients,
+            redactor=self.redactor,
+        )
+        return Counterfactuals(self.replays, self._programs, parts)
 
     @cached_property
     def _closing(self) -> Closing:

@@ -22,7 +22,7 @@ class Register:
 
     def __init__(self, journal: Journal, tenant: str) -> None:
         self._journal = journal
-        self._tenant = tenant
+        self.tenant = tenant
         self.name = register_of(tenant)
         self._log: RunLog | None = None
 
@@ -53,5 +53,5 @@ class Register:
         try:
             return self._journal.reopen(self.name)[0], ()
         except RunError:
-            log, keys = self._journal.start(self._tenant, self.name)
+            log, keys = self._journal.start(self.tenant, self.name)
             return log, [keys]
