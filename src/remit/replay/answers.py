@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
 from remit.errors import ConfigError, OutcomeUnknown, ToolFailed
 from remit.journal.events import EventType
-from remit.replay.reaching_out import let_out
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.tools.spec import Resource, Tool, ToolContext
 from remit.values import Json, ValueRefused, digest, parse
@@ -119,7 +118,7 @@ class Answers:
         """The tool as the trial has it."""
         source = self._sources.get(tool.spec.name, RECORD)
         if source.kind == "live":
-            return replace(tool, function=self._live(tool))
+            return tool
 
         async def function(context: ToolContext, args: Mapping[str, Json]) -> Json:
             return self._answer(tool, source, context.step, args)
@@ -129,20 +128,12 @@ class Answers:
 
         return replace(tool, function=function, locate=locate if tool.locate else None, reconcile=None)
 
-    def _live(self, tool: Tool) -> Any:
-        async def function(context: ToolContext, args: Mapping[str, Json]) -> Json:
-            let_out()
-            self.used[context.step] = "live"
-            return await tool.function(context, args)
-
-        return function
-
     def _answer(self, tool: Tool, source: ToolSource, step: str, args: Mapping[str, Json]) -> Json:
         name = tool.spec.name
         if source.kind == "fixture":
             answer = _matching(source.fixture, args)
             if answer is None:
-                self._miss(f"the fixture of `{name}` has no answer to these arguments")
+                raise self._miss(f"the fixture of `{name}` has no answer to these arguments")
             self.used[step] = "fixture"
             if answer.error is not None:
                 raise ToolFailed(answer.error.get("message", "it failed"), code=answer.error.get("code", "failed"))
@@ -159,7 +150,7 @@ class Answers:
         if tool.spec.is_write:
             self.used[step] = "simulated"
             return self._simulated(tool)
-        self._miss(f"`{name}` was never asked this on record, and its answer is not known")
+        raise self._miss(f"`{name}` was never asked this on record, and its answer is not known")
 
     def _resource(self, tool: Tool, source: ToolSource, step: str, args: Mapping[str, Json]) -> Resource:
         if source.kind == "fixture":
@@ -168,7 +159,7 @@ class Answers:
                 return msgspec.convert(answer.resource, Resource)
         found = self._find(tool.spec.name, step, args)
         if found is None or found.resource is None:
-            self._miss(f"what `{tool.spec.name}` would be about is not on record for these arguments")
+            raise self._miss(f"what `{tool.spec.name}` would be about is not on record for these arguments")
         return found.resource
 
     def _find(self, tool: str, step: str, args: Mapping[str, Json]) -> RecordedAnswer | None:
@@ -185,11 +176,11 @@ class Answers:
         for result in [*given, plainest(tool.spec.output_schema)]:
             if tool.spec.output_validator.is_valid(result):
                 return result
-        self._miss(f"no result of `{tool.spec.name}` can be simulated; give it a fixture")
+        raise self._miss(f"no result of `{tool.spec.name}` can be simulated; give it a fixture")
 
-    def _miss(self, why: str) -> NoReturn:
+    def _miss(self, why: str) -> Missed:
         self.missed = self.missed or why
-        raise Missed(why)
+        return Missed(why)
 
 
 def _matching(fixture: Sequence[FixtureAnswer], args: Mapping[str, Json]) -> FixtureAnswer | None:

@@ -55,9 +55,14 @@ def kept_in() -> Generator[list[str]]:
         _reached.reset(token)
 
 
-def let_out() -> None:
-    """From here on this task may reach out again; for a tool or a model that is asked live."""
-    _reached.set(None)
+@contextmanager
+def let_out() -> Generator[None]:
+    """Within it things are reached as ever; for a gate that code which is kept in has called."""
+    token = _reached.set(None)
+    try:
+        yield
+    finally:
+        _reached.reset(token)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:

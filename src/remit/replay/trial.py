@@ -20,7 +20,7 @@ from remit.replay.answers import Answers, Missed, RecordedAnswer, ToolSource, re
 from remit.replay.calls import CallLine, lines_of
 from remit.replay.in_memory import TrialJournal
 from remit.replay.no_record import NoRecord, quietly
-from remit.replay.reaching_out import ReachedOut, kept_in
+from remit.replay.reaching_out import ReachedOut, kept_in, let_out
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.runs import ending
 from remit.runs.fold import Folded, new_state, note_request
@@ -126,7 +126,7 @@ async def attempt(
     with kept_in() as reached:
         result = await ending.execute(NoRecord(), replace(program, authority=authority, workflow=tried), folded, run)
     await memory.journal.close()
-    lines = [_with_source(line, answers.used) for line in lines_of(memory.events())]
+    lines = [msgspec.structs.replace(line, answered=_source(line, answers, sources)) for line in lines_of(memory.events())]
     outcome, reason = result.outcome, state.redactor.text(result.reason)
     if answers.missed or reached:
         outcome, reason = "missed", answers.missed or f"its code reaches out by itself ({reached[0]})"
@@ -134,8 +134,12 @@ async def attempt(
     return Trial(outcome=outcome, reason=reason, output=output, lines=lines)
 
 
-def _with_source(line: CallLine, used: Mapping[str, str]) -> CallLine:
-    return msgspec.structs.replace(line, answered=used.get(line.step, ""))
+def _source(line: CallLine, answers: Answers, sources: Mapping[str, ToolSource]) -> str:
+    """What answered a call that was carried out."""
+    if line.verdict != "allow":
+        return ""
+    source = sources.get(line.tool)
+    return "live" if source is not None and source.kind == "live" else answers.used.get(line.step, "")
 
 
 class _TriedRun(Run):
@@ -147,6 +151,10 @@ class _TriedRun(Run):
         self._known = known
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
+        with let_out():
+            return await self._answered(tool, args, step)
+
+    async def _answered(self, tool: str, args: Json, step: str) -> Outcome:
         outcome = await super()._propose(tool, args, step)
         if not isinstance(outcome, Held):
             return outcome
