@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy.engine import make_url
 
@@ -44,9 +44,6 @@ from remit.programs import ProjectPrograms
 from remit.releases.archive import Archive
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
-from remit.replay.counterfactual import Counterfactuals
-from remit.replay.replays import Replays
-from remit.replay.trial import TrialParts
 from remit.runs.closing import SCOPE as CLOSE_RUNS
 from remit.runs.closing import Closing
 from remit.runs.engine import Engine
@@ -57,6 +54,10 @@ from remit.storage.database import Database
 from remit.tools.spec import Connection, Tool
 from remit.undo.undoing import Undoing, UndoPrograms
 from remit.values import Json
+
+if TYPE_CHECKING:
+    from remit.replay.counterfactual import Counterfactuals
+    from remit.replay.replays import Replays
 
 T = TypeVar("T")
 
@@ -188,6 +189,8 @@ class Remit:
     @cached_property
     def replays(self) -> Replays:
         """Replays of what is on record."""
+        from remit.replay.replays import Replays
+
         return Replays(
             database=self.database,
             journal=self.journal,
@@ -200,6 +203,9 @@ class Remit:
     @cached_property
     def counterfactuals(self) -> Counterfactuals:
         """What would have come of recorded runs if one thing had been otherwise."""
+        from remit.replay.counterfactual import Counterfactuals
+        from remit.replay.trial import TrialParts
+
         parts = TrialParts(
             database=self.database,
             vault=self._vault,
