@@ -46,7 +46,8 @@ td.time { white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--
 td .below { color: var(--dim); font-size: 13.5px; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; } .open { color: var(--open); }
 .apart { border-left: 3px solid var(--bad); background: var(--card); padding: .6rem .9rem; margin: .8rem 0; }
-.apart dt { color: var(--dim); font-size: 13px; } .apart dd { margin: 0 0 .4rem; overflow-wrap: anywhere; }
+.apart dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .4rem 0 0; }
+.apart dt { color: var(--dim); font-size: 13px; } .apart dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 p.note { color: var(--open); margin: .6rem 0; overflow-wrap: anywhere; } p.end { margin: .6rem 0; overflow-wrap: anywhere; }
 """
 
@@ -89,8 +90,8 @@ def _word(word: str) -> str:
 
 _LEVELS = {
     0: "The chain of every run was checked, link by link.",
-    1: "The code of every run ran again over its recorded answers; nothing was dispatched.",
-    2: "Every decision of policy was made again by the policy that made it.",
+    1: "The code ran again over the recorded answers of each run, as far as that can be done; nothing was dispatched.",
+    2: "Each decision of policy was made again by the policy that made it, as far as the record suffices.",
 }
 
 
@@ -146,7 +147,7 @@ def _apart(each: Replayed) -> Iterator[str]:
     if found is None:
         return
     at = "its end" if found.step == "end" else f"step {found.step}"
-    differing = f" ({', '.join(found.differing)})" if found.differing else ""
+    differing = f" (not the same: {', '.join(found.differing)})" if found.differing else ""
     rows = [("expected", act_text(found.expected)), ("came", act_text(found.came) + differing), ("likely cause", each.cause)]
     yield f'<div class="apart"><span class="bad">diverged at {_text(at)}</span><dl>'
     yield from (f"<dt>{name}</dt><dd><code>{_text(_plain(said))}</code></dd>" for name, said in rows)
@@ -194,7 +195,7 @@ def _end(recorded: RecordedRun) -> str:
 
 def _cohort(cohort: Cohort) -> Iterator[str]:
     yield f"<h1>What if: {_text(_plain(cohort.change.text))}</h1>"
-    yield f'<div class="dim">{clock_time(cohort.at)} UTC · each run tried {cohort.samples} times with the change, and as often without</div>'
+    yield f'<div class="dim">{clock_time(cohort.at)} UTC · {_times(cohort.samples)} with the change, and as often without</div>'
     yield '<p class="dim">Models were asked live, tools answered, no write was sent; nothing of this counts in any metric.</p>'
     yield from _counts(cohort.counts)
     yield '<div class="wide"><table><thead><tr><th></th><th>how trials end</th><th>calls</th><th>cost</th>'
@@ -212,6 +213,10 @@ def _cohort(cohort: Cohort) -> Iterator[str]:
     yield "</tbody></table></div>"
     for each in cohort.runs:
         yield from _tried(each)
+
+
+def _times(samples: int) -> str:
+    return "each run tried once" if samples == 1 else f"each run tried {samples} times"
 
 
 def _tried(each: Tried) -> Iterator[str]:

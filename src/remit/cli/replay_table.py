@@ -43,7 +43,7 @@ def report_lines(report: Report) -> list[Text]:
 
 def _summary(report: Report) -> list[Part]:
     counts = report.counts
-    parts: list[Part] = [f"{counts['runs']} runs · {counts['calls']} calls · {counts['decisions']} decisions"]
+    parts: list[Part] = [_many(counts["runs"], "run"), " · ", _many(counts["calls"], "call"), " · ", _many(counts["decisions"], "decision")]
     if report.level == 0:
         parts += [" · ", (f"{counts['verified']} verified", "green")]
     else:
@@ -54,6 +54,10 @@ def _summary(report: Report) -> list[Part]:
         parts.append(f" · of the decisions of policy {counts['reproduced']} reproduced, {counts['not_reproduced']} not")
         parts.append(f", {counts['undetermined_decisions']} undetermined")
     return parts
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _diverged(report: Report) -> Iterator[Text]:
@@ -160,7 +164,7 @@ def _divergence(each: Replayed, columns: int | None) -> Iterator[Text]:
     assert found is not None
     yield line("  ", (f"diverged at {_step(found.step)}", "bold red"))
     yield from hanging(line("    expected "), line(act_text(found.expected)), 13, columns)
-    differing = f"  ({', '.join(found.differing)})" if found.differing else ""
+    differing = f"  (not the same: {', '.join(found.differing)})" if found.differing else ""
     yield from hanging(line("    came     "), line(act_text(found.came), (differing, "bold")), 13, columns)
     yield from hanging(line("    likely   "), line(each.cause), 13, columns)
 
@@ -177,7 +181,8 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
     for each in cohort.runs:
         made += _tried(each, cohort.at)
     made.append(line(""))
-    made.append(line(f"change: {cohort.change.text}, each run tried {cohort.samples} times with it, and as often without"))
+    times = "once" if cohort.samples == 1 else f"{cohort.samples} times"
+    made.append(line(f"change: {cohort.change.text}; each run tried {times} with it, and as often without"))
     for name in ("baseline", "changed"):
         made.append(line(f"  {name:<9}", *_arm(cohort.arm(name))))
     made.append(line("differences by run, with the change against without it, and how likely chance alone makes as much:"))
@@ -185,7 +190,7 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
         moved = f"{test.up} more, {test.down} fewer, {test.same} the same"
         made.append(line(f"  {name:<31}{moved:<36}p = {test.p_value:.3f}"))
     counts = cohort.counts
-    parts: list[Part] = [f"{counts['runs']} runs · {counts['tried']} tried · {counts['otherwise']} end otherwise"]
+    parts: list[Part] = [f"{_many(counts['runs'], 'run')} · {counts['tried']} tried · {counts['otherwise']} end otherwise"]
     parts.append(f" · {counts['missed']} trials missed an answer · {counts['simulated']} writes simulated, none sent")
     return [*made, line(*parts)]
 

@@ -132,6 +132,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
         case EventType.CASE_OPENED:
             if body["kind"] == "escalation":
                 folded.cases[event.header.span] = body["case"]
+            _opened(folded.steps.get(event.header.span), body)
         case EventType.CASE_DECIDED | EventType.CASE_REVEALED:
             pass
         case (
@@ -148,6 +149,12 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             raise corrupt_run(event)
         case never:
             assert_never(never)
+
+
+def _opened(step: RecordedStep | None, body: dict[str, Any]) -> None:
+    """The case of a call of which nobody knows whether it happened stands beside its outcome."""
+    if body["kind"] == "unknown" and step is not None and isinstance(step.outcome, Unknown):
+        step.outcome = replace(step.outcome, case=body["case"])
 
 
 def corrupt_run(event: Event) -> StorageError:
