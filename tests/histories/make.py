@@ -10,12 +10,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from crashing import LATER_US, in_a_process
 
-from importlib.metadata import version
 from project import REFUND, Shop, make_shop, write_action
 from recordings import keep
 from remit import Remit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from remit.errors import ConfigError, RunError
+from remit.errors import ConfigError, RemitError, RunError, StorageError
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
@@ -95,7 +95,9 @@ class Replays:
         try:
             program = self._program(recorded, code)
             found = await rerun(recorded, program, self._redactor)
-        except (ConfigError, RunError) as error:
+        except (ConfigError, RunError, StorageError) as error:
+            if _is_out_of_reach(error):
+                raise
             return replayed(recorded, "undetermined", why=error.message)
         changes = None
         if recorded.release != program.authority.release:
@@ -119,7 +121,9 @@ class Replays:
     def _redecide(self, recorded: RecordedRun) -> Replayed:
         try:
             program = self._program_of_release(recorded)
-        except (ConfigError, RunError) as error:
+        except (ConfigError, RunError, StorageError) as error:
+            if _is_out_of_reach(error):
+                raise
             return replayed(recorded, "undetermined", why=error.message)
         decisions = redecide(recorded, program.authority.policy)
         unknown = [one.why for one in decisions if one.reproduced is None]
@@ -144,6 +148,11 @@ class Replays:
         if isinstance(known, ConfigError):
             raise known
         return known
+
+
+def _is_out_of_reach(error: RemitError) -> bool:
+    """Whether it is about the database as a whole; what is damaged in it concerns but the runs that it is about."""
+    return isinstance(error, StorageError) and error.code != "record_corrupt"
 
 
 def _or_error(make: Callable[[], Program]) -> Program | ConfigError:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from remit import Effect, Idempotency, Money, Resource, Retry, ToolContext, tool
 from remit.errors import OutcomeUnknown, ToolFailed
-from remit.tools.spec import Connection, Happened, Reconciled
+from remit.tools.spec import Happened, Reconciled
 
 HOME = Path(__file__).parent.parent
 LEDGER, TRIES = HOME / "ledger", HOME / "tries"
