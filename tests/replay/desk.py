@@ -14,7 +14,7 @@ from remit import Remit
 from remit.cases.cases import Decision
 from remit.replay.recorded import Choice
 from remit.replay.replays import WhichCode
-from remit.replay.report import Replayed, Report
+from remit.replay.report import Replayed, ReplayReport
 from remit.storage import schema
 
 T = TypeVar("T")
@@ -73,14 +73,14 @@ def change_code(shop: Shop, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def replay(shop: Shop, level: int = 1, code: WhichCode = "present", **choice: Any) -> Report:
-    async def use(remit: Remit) -> Report:
+def replay(shop: Shop, level: int = 1, code: WhichCode = "present", **choice: Any) -> ReplayReport:
+    async def use(remit: Remit) -> ReplayReport:
         return await remit.replays.replay(Choice(**(choice or {"last": 50})), level, code)
 
     return with_remit(shop, use)
 
 
-def the_one(report: Report) -> Replayed:
+def the_one(report: ReplayReport) -> Replayed:
     (found,) = report.runs
     return found
 

@@ -19,7 +19,7 @@ from remit.errors import ConfigError
 from remit.replay.answers import plainest
 from remit.replay.chance import SignTest, sign_test
 from remit.replay.changes import parse_change, parse_tool
-from remit.replay.counterfactual import Cohort, Tried
+from remit.replay.counterfactual import Cohort, TriedRun
 from remit.replay.recorded import Choice
 from remit.replay.trial import Trial
 
@@ -51,7 +51,7 @@ def policy(shop: Shop, text: str = NO_REFUNDS) -> str:
     return f"policy={written(shop, 'other.cedar', text)}"
 
 
-def ends(tried: Tried) -> tuple[list[str], list[str]]:
+def ends(tried: TriedRun) -> tuple[list[str], list[str]]:
     return [trial.outcome for trial in tried.baseline], [trial.outcome for trial in tried.changed]
 
 

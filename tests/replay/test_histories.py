@@ -11,22 +11,22 @@ import recordings
 from remit import Remit
 from remit.replay.recorded import Choice
 from remit.replay.replays import WhichCode
-from remit.replay.report import Replayed, Report
+from remit.replay.report import Replayed, ReplayReport
 
 REPLAYED = pytest.mark.parametrize("name", recordings.names())
 
 
-def replay(name: str, tmp_path: Path, database_url: str, level: int, code: WhichCode = "present") -> Report:
+def replay(name: str, tmp_path: Path, database_url: str, level: int, code: WhichCode = "present") -> ReplayReport:
     run = recordings.load(name, tmp_path / "project", database_url)
 
-    async def main() -> Report:
+    async def main() -> ReplayReport:
         async with Remit(tmp_path / "project") as remit:
             return await remit.replays.replay(Choice(run=run), level, code)
 
     return asyncio.run(main())
 
 
-def the_one(report: Report) -> Replayed:
+def the_one(report: ReplayReport) -> Replayed:
     (found,) = report.runs
     return found
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from desk import destroy_keys, make_desk, replay, run, the_one, with_remit
 from sqlalchemy import event, select, update
 
 from project import Shop
 from remit import Remit
-from remit.journal.events import EventType
+from remit.journal.events import Event, EventType
 from remit.replay.changes import parse_change
 from remit.replay.recorded import Choice
+from remit.replay.redecide import redecide
 from remit.storage import schema
 
 
@@ -148,6 +150,33 @@ def test_each_decision_of_policy_is_reproduced_by_its_own_policy_also_after_that
     report = replay(shop, 2)
     assert [each.result for each in report.runs] == ["identical", "identical"]
     assert report.counts["reproduced"] == 4
+
+
+def test_a_decision_that_policy_would_not_make_so_is_not_reproduced(shop: Shop) -> None:
+    run(shop)
+
+    async def tampered(remit: Remit) -> list[bool | None]:
+        (recorded,) = remit.replays.read(Choice(last=1))
+        policy = remit.program("desk").authority.policy
+        for old, new in (("grant:orders.read", "grant:other"), ("allow", "hold"), ("allow", "deny")):
+            changed = [_otherwise(each, old, new) for each in recorded.events]
+            found = redecide(msgspec.structs.replace(recorded, events=changed), policy)
+            assert [one.reproduced for one in found][0] is False, (old, new)
+        return [one.reproduced for one in redecide(recorded, policy)]
+
+    assert with_remit(shop, tampered) == [True, True]
+
+
+def _otherwise(each: Event, old: str, new: str) -> Event:
+    """The event as if it had recorded another rule or verdict."""
+    header = each.header
+    if header.verdict == old:
+        code = {"code": "forbidden"} if new == "deny" else {}
+        body = {**each.body, "verdict": {**each.body["verdict"], **code}}
+        return msgspec.structs.replace(each, header=msgspec.structs.replace(header, verdict=new), body=body)
+    if each.type is EventType.CALL_DECIDED and old in each.body["verdict"]["rules"]:
+        return msgspec.structs.replace(each, body={**each.body, "verdict": {"kind": "allow", "rules": [new]}})
+    return each
 
 
 def test_a_decision_over_facts_that_are_only_pseudonyms_now_is_undetermined(tmp_path: Path, database_url: str) -> None:

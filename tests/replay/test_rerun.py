@@ -229,6 +229,21 @@ def test_without_its_originals_a_run_is_replayed_over_pseudonyms_and_says_so(sho
     )
 
 
+def test_an_argument_that_is_only_a_pseudonym_now_is_the_same_pseudonym(tmp_path: Path, database_url: str) -> None:
+    workflow = """
+async def desk(run, request):
+    amount = {"amount": "5.00", "currency": "EUR"}
+    return {"paid": await run.call("payments.refund", order=4, amount=amount, account="to " + request["mail"])}
+"""
+    shop = make_desk(tmp_path / "shop", database_url, workflow)
+    run(shop, mail="ann@shop.example")
+    destroy_keys(shop, "sealed_key")
+    found = the_one(replay(shop))
+    assert (found.result, found.note) == ("identical", "over pseudonyms, because its originals were dropped")
+    change_code(shop, '"to "', '"for "')
+    assert the_one(replay(shop)).result == "undetermined"
+
+
 def test_a_contract_that_is_gone_leaves_its_runs_undetermined_but_for_their_own_code(shop: Shop) -> None:
     run(shop)
     (shop.folder / "contracts" / "desk").rename(shop.folder / "gone")

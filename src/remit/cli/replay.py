@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli.options import MOST, spread
-from remit.cli.terminal import JsonTimesOption, ProjectOption, fail, print_json, print_lines, reporting, with_remit
 from remit.errors import ConfigError, RunError
+from remit.terminal import JsonTimesOption, ProjectOption, fail, print_json, print_lines, reporting, with_remit
 
 if TYPE_CHECKING:
     from remit.app import Remit
     from remit.replay.counterfactual import Cohort
     from remit.replay.recorded import Choice
-    from remit.replay.report import Report
+    from remit.replay.report import ReplayReport
 
 _ASKED = "name a RUN, or say which with `--last N` or `--since TIME`"
 
@@ -36,13 +36,13 @@ class Chosen:
 
     def choice(self, remit: Remit, run: str | None) -> Choice:
         """Raises `RunError` (code `usage`) where it isn't clear which runs are meant."""
-        from remit.cli.lookup import find_run, storable
+        from remit.cli.lookup import find, storable
         from remit.replay.recorded import Choice
 
         if sum(each is not None for each in (run, self.last, self.since)) != 1:
             raise RunError(f"which runs to replay isn't clear; {_ASKED}", code="usage")
         return Choice(
-            run=None if run is None else find_run(remit, run),
+            run=None if run is None else find(remit, "run", run),
             last=self.last,
             since=None if self.since is None else since_us(self.since, remit.clock()),
             contract=None if self.contract is None else storable(self.contract),
@@ -128,7 +128,7 @@ def replay(
     """
     with_change = how.level == 3
 
-    async def use(remit: Remit) -> Report | Cohort:
+    async def use(remit: Remit) -> ReplayReport | Cohort:
         how.check()
         choice = chosen.choice(remit, run)
         if with_change:
@@ -158,9 +158,9 @@ def _show(found: Any, json: bool) -> None:
         print_json(found.plain())
         return
     from remit.cli.replay_table import cohort_lines, report_lines
-    from remit.replay.report import Report
+    from remit.replay.report import ReplayReport
 
-    print_lines(report_lines(found) if isinstance(found, Report) else cohort_lines(found))
+    print_lines(report_lines(found) if isinstance(found, ReplayReport) else cohort_lines(found))
 
 
 def _write(path: Path, found: Any) -> None:

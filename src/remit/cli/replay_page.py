@@ -7,12 +7,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
 from remit.cli.replay_table import act_text, arguments, values
-from remit.cli.terminal import clock_time, printable, span_text
-from remit.replay.report import Report
+from remit.replay.report import ReplayReport
+from remit.terminal import clock_time, printable, span_text
 
 if TYPE_CHECKING:
     from remit.replay.calls import CallLine
-    from remit.replay.counterfactual import Cohort, Tried
+    from remit.replay.counterfactual import Cohort, TriedRun
     from remit.replay.recorded import RecordedRun
     from remit.replay.report import Replayed
 
@@ -52,19 +52,19 @@ p.note { color: var(--open); margin: .6rem 0; overflow-wrap: anywhere; } p.end {
 """
 
 
-def page(found: Report | Cohort) -> str:
+def page(found: ReplayReport | Cohort) -> str:
     """The page of a replay, or of a counterfactual."""
     return "".join(_page(found))
 
 
-def _page(found: Report | Cohort) -> Iterator[str]:
-    title = "Replay" if isinstance(found, Report) else f"What if: {_plain(found.change.text)}"
+def _page(found: ReplayReport | Cohort) -> Iterator[str]:
+    title = "Replay" if isinstance(found, ReplayReport) else f"What if: {_plain(found.change.text)}"
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     # Were anything of a text taken for markup after all, a browser would still run and load nothing.
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     yield '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
     yield f"<title>{_text(title)} · Remit</title><style>{_STYLE}</style></head><body>"
-    if isinstance(found, Report):
+    if isinstance(found, ReplayReport):
         yield from _report(found)
     else:
         yield from _cohort(found)
@@ -95,7 +95,7 @@ _LEVELS = {
 }
 
 
-def _report(report: Report) -> Iterator[str]:
+def _report(report: ReplayReport) -> Iterator[str]:
     yield f"<h1>Replay of {len(report.runs)} runs</h1>"
     code = f", {report.code} code" if report.level == 1 else ""
     yield f'<div class="dim">{_text(report.tenant)} · level {report.level}{code} · {clock_time(report.at)} UTC</div>'
@@ -219,7 +219,7 @@ def _times(samples: int) -> str:
     return "each run tried once" if samples == 1 else f"each run tried {samples} times"
 
 
-def _tried(each: Tried) -> Iterator[str]:
+def _tried(each: TriedRun) -> Iterator[str]:
     otherwise = bool(each.changed) and each.is_otherwise
     result = "not tried" if each.why else "otherwise" if otherwise else "as before"
     yield f'<details class="run"{" open" if otherwise else ""}>{_summary(each.recorded, result)}<div>'

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from remit.cli.layout import hanging, table
 from remit.cli.readable import name_text, pairs, value_text
-from remit.cli.terminal import UNTRUSTED, Part, line, short_time, span_text, style_of, width
+from remit.terminal import UNTRUSTED, Part, line, short_time, span_text, style_of, width
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from remit.replay.calls import CallLine
     from remit.replay.compare import Act
-    from remit.replay.counterfactual import Cohort, Tried
+    from remit.replay.counterfactual import Cohort, TriedRun
     from remit.replay.recorded import RecordedRun
-    from remit.replay.report import Replayed, Report
+    from remit.replay.report import Replayed, ReplayReport
 
 _SHORT = 40
 _BELOW = 9
@@ -31,7 +31,7 @@ _STYLES = {
 }
 
 
-def report_lines(report: Report) -> list[Text]:
+def report_lines(report: ReplayReport) -> list[Text]:
     """The whole replay: its runs, the oldest first, and the result of all."""
     made: list[Text] = []
     for each in report.runs:
@@ -41,7 +41,7 @@ def report_lines(report: Report) -> list[Text]:
     return made
 
 
-def _summary(report: Report) -> list[Part]:
+def _summary(report: ReplayReport) -> list[Part]:
     counts = report.counts
     parts: list[Part] = [_many(counts["runs"], "run"), " · ", _many(counts["calls"], "call"), " · ", _many(counts["decisions"], "decision")]
     if report.level == 0:
@@ -60,7 +60,7 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _diverged(report: Report) -> Iterator[Text]:
+def _diverged(report: ReplayReport) -> Iterator[Text]:
     for each in report.runs:
         if each.divergence is not None:
             at = each.divergence.step
@@ -71,7 +71,7 @@ def _step(step: str) -> str:
     return "its end" if step == "end" else f"step {step}"
 
 
-def _run(each: Replayed, report: Report) -> Iterator[Text]:
+def _run(each: Replayed, report: ReplayReport) -> Iterator[Text]:
     recorded, columns = each.recorded, width()
     yield line(*title(recorded, report.at), "   ", (each.result, _STYLES[each.result]))
     if each.lines:
@@ -201,7 +201,7 @@ def _arm(arm: dict[str, Any]) -> list[Part]:
     return [f"{ends}   {spent}   otherwise than on record {arm['otherwise_than_on_record']} of {arm['trials']}"]
 
 
-def _tried(each: Tried, now: int) -> Iterator[Text]:
+def _tried(each: TriedRun, now: int) -> Iterator[Text]:
     if each.why:
         yield line(*title(each.recorded, now), "   ", ("not tried", UNTRUSTED), f": {each.why}")
         return

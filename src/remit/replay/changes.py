@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from remit.contracts.load import LoadedContract
+from remit.contracts.project import Project
 from remit.errors import ConfigError
-from remit.project import Project
 from remit.replay.answers import ToolSource, read_fixture
 
 Vary = Callable[[LoadedContract], LoadedContract]

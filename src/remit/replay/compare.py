@@ -95,7 +95,7 @@ class Comparison:
     def value(self, step: str, kind: str) -> Json:
         """The recorded time, id or random number. Raises `CameApart`, `RecordEnds`."""
         self._expect(step, f"value:{kind}", f"`{kind}`", None)
-        return self._folded.values[step]
+        return self._folded.values[step].value
 
     def escalation(self, step: str, body: Mapping[str, Any]) -> None:
         """The run hands over to a person. Raises `CameApart`, `RecordEnds`."""

@@ -27,7 +27,7 @@ from remit.values import Json
 _AT_ONCE = 8
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class TriedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the cohort, with the change and without it; `why` it was not tried, if it wasn't."""
 
     recorded: RecordedRun
@@ -47,10 +47,10 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     change: WhatIf
     samples: int
     at: int
-    runs: Sequence[Tried]
+    runs: Sequence[TriedRun]
 
     @property
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TriedRun]:
         return [each for each in self.runs if not each.why]
 
     @property
@@ -63,7 +63,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
             "cost": self._test(lambda _, trial: trial.cost_microusd),
         }
 
-    def _test(self, measure: Callable[[Tried, Trial], float]) -> SignTest:
+    def _test(self, measure: Callable[[TriedRun, Trial], float]) -> SignTest:
         return sign_test(
             mean(measure(each, trial) for trial in each.changed) - mean(measure(each, trial) for trial in each.baseline)
             for each in self.tried
@@ -110,7 +110,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def _plain(each: Tried) -> dict[str, Json]:
+def _plain(each: TriedRun) -> dict[str, Json]:
     return {
         "run": each.recorded.run,
         "contract": each.recorded.contract,
@@ -171,10 +171,10 @@ class Counterfactuals:
         tools: Mapping[str, ToolSource],
         samples: int,
         free: asyncio.Semaphore,
-    ) -> Tried:
+    ) -> TriedRun:
         why = _not_triable(recorded)
         if why:
-            return Tried(recorded=recorded, why=why)
+            return TriedRun(recorded=recorded, why=why)
         program, changed = self._programs_of(recorded.contract, change)
         sources = _sources(program, tools)
         other = {**sources, change.name: change.source} if change.source is not None else sources
@@ -185,7 +185,7 @@ class Counterfactuals:
                 return await attempt(recorded, *chosen, self._parts)
 
         trials = await asyncio.gather(*(sample(i >= samples) for i in range(2 * samples)))
-        return Tried(recorded=recorded, baseline=trials[:samples], changed=trials[samples:])
+        return TriedRun(recorded=recorded, baseline=trials[:samples], changed=trials[samples:])
 
     def _programs_of(self, contract: str, change: WhatIf) -> tuple[Program, Program]:
         program = self._programs.at_hand(contract, None)

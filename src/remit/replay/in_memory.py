@@ -10,7 +10,7 @@ from remit.journal.events import Event, Row
 from remit.journal.journal import Clock, Journal, RunLog
 from remit.journal.vault import Vault
 from remit.storage.database import Database
-from remit.storage.writer import Decide, Found, Locks, Rows
+from remit.storage.writer import Decide, LockedState, Locks, Rows
 
 
 class MemoryWriter:
@@ -25,7 +25,7 @@ class MemoryWriter:
 
     def write_at_once(self, locks: Locks, decide: Decide) -> bool:
         known = {name: self._meters[name] for name in locks.meters if name in self._meters}
-        for write in decide(Found(meters=known, enabled=frozenset(locks.principals))):
+        for write in decide(LockedState(meters=known, enabled=frozenset(locks.principals))):
             if isinstance(write, Rows) and write.table == "meters":
                 self._meters.update(write.rows)
             elif isinstance(write, Rows) and write.table == "events":

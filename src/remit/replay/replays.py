@@ -20,7 +20,7 @@ from remit.replay.causes import changes_between, likely_cause
 from remit.replay.old_program import old_program
 from remit.replay.recorded import Choice, RecordedRun, read_runs
 from remit.replay.redecide import redecide
-from remit.replay.report import Replayed, Report, Result, replayed
+from remit.replay.report import Replayed, ReplayReport, Result, replayed
 from remit.replay.rerun import Rerun, rerun
 from remit.runs.program import Program
 from remit.storage.database import Database
@@ -56,13 +56,13 @@ class Replays:
         """The chosen runs, the oldest first, their chains checked. Raises `StorageError`."""
         return read_runs(self._database, self._journal.reader, self._tenant, choice)
 
-    async def replay(self, choice: Choice, level: int, code: WhichCode = "present") -> Report:
+    async def replay(self, choice: Choice, level: int, code: WhichCode = "present") -> ReplayReport:
         """Replay the chosen runs at level 0 (check and show), 1 (run the code again) or 2 (decide again).
 
         Raises `StorageError`, also where the replay itself can't be recorded.
         """
         found = [await self._replay(recorded, level, code) for recorded in self.read(choice)]
-        report = Report(level=level, code=code, at=self._journal.clock(), tenant=self._tenant, runs=found)
+        report = ReplayReport(level=level, code=code, at=self._journal.clock(), tenant=self._tenant, runs=found)
         await self.note([each.recorded.run for each in found], level, report.counts, code=code)
         return report
 

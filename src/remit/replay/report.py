@@ -47,7 +47,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     decisions: Sequence[Redecided] = ()
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
     """A replay of many runs at one level; `at`: microseconds since the epoch."""
 
     level: int

@@ -16,7 +16,7 @@ import msgspec
 from remit.errors import RunError
 from remit.gate.call import Call, Proposal, RunState
 from remit.gate.gate import note_denial
-from remit.gate.record import Decided
+from remit.gate.record import RecordedVerdict
 from remit.gate.verdicts import Denied, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock, RunLog
@@ -99,7 +99,7 @@ class _RecordForGate:
             note_denial(run, outcome.code)
         return outcome
 
-    async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome:  # noqa: ARG002
+    async def recover(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome:  # noqa: ARG002
         raise AssertionError("nothing of a replayed run is known before its code asks for it")
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from remit.gate.call import RunState
 from remit.gate.context import Clients
 from remit.gate.gate import Gate
 from remit.gate.verdicts import Held, Outcome
-from remit.identity.tokens import TokenIssuer, TokenRequest, TokenVerifier, scopes_of
+from remit.identity.tokens import TokenIssuer, TokenVerifier
 from remit.journal.events import EventType
 from remit.journal.redaction import Redactor
 from remit.journal.vault import Vault
@@ -23,7 +22,7 @@ from remit.replay.no_record import NoRecord, quietly
 from remit.replay.reaching_out import ReachedOut, kept_in, let_out
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.runs import ending
-from remit.runs.fold import Folded, new_state, note_request
+from remit.runs.fold import Folded, RecordedValue, new_state, note_request
 from remit.runs.program import Program
 from remit.runs.run import Parked, Run
 from remit.storage.database import Database
@@ -70,14 +69,14 @@ class RecordedAnswers(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[RecordedAnswer]
     people: Sequence[tuple[str, str, frozenset[str], dict[str, Any]]]
     """Tool, digest of the arguments, the rules that asked, and the decision's body."""
-    values: Mapping[str, Json]
+    values: Mapping[str, RecordedValue]
 
 
 def answers_of(recorded: RecordedRun) -> RecordedAnswers:
     """Everything that a recorded run can answer."""
     asked: dict[str, tuple[str, str, frozenset[str]]] = {}
     people: list[tuple[str, str, frozenset[str], dict[str, Any]]] = []
-    values: dict[str, Json] = {}
+    values: dict[str, RecordedValue] = {}
     for event in recorded.events:
         body = body_of(event)
         if event.type is EventType.APPROVAL_REQUESTED:
@@ -86,7 +85,7 @@ def answers_of(recorded: RecordedRun) -> RecordedAnswers:
         elif event.type is EventType.APPROVAL_DECIDED and body.get("case") in asked:
             people.append((*asked[body["case"]], body))
         elif event.type is EventType.VALUE_RECORDED:
-            values[event.header.span] = originals_of(event)["value"]
+            values[event.header.span] = RecordedValue(kind=body["kind"], value=originals_of(event)["value"])
     return RecordedAnswers(tools=recorded_answers(recorded), people=people, values=values)
 
 
@@ -113,7 +112,7 @@ async def attempt(
         opened_at=opened.header.at,
     )
     note_request(state, body["request"])
-    folded = Folded(state=state, request=body["request"], values=dict(known.values), active_at=opened.header.at)
+    folded = Folded(state=state, request=body["request"], active_at=opened.header.at)
     run = _TriedRun(folded, memory, parts, known)
     workflow = program.workflow
 
@@ -146,9 +145,18 @@ class _TriedRun(Run):
     """A run whose gate is the real one, and whose journal is in memory. A recorded person answers what they were asked."""
 
     def __init__(self, folded: Folded, memory: TrialJournal, parts: TrialParts, known: RecordedAnswers) -> None:
+        state = folded.state
+        asked = state.authority.token_request(state.run, state.on_behalf_of)
         gate = Gate(memory.journal, parts.verifier, parts.clients)
-        super().__init__(folded, gate=gate, journal=memory.journal, token=_minter(folded.state, parts.issuer))
+        super().__init__(folded, gate=gate, journal=memory.journal, token=lambda: parts.issuer.issue(asked, state.clock()))
         self._known = known
+
+    async def _value(self, kind: str, make: Callable[[], Any]) -> Any:
+        # The same as on record, where the step asks for the same; the code may well have come elsewhere.
+        scope = self._current()
+        recorded = self._known.values.get(f"{scope.prefix}{scope.counter[0] + 1}")
+        same = recorded if recorded is not None and recorded.kind == kind else None
+        return await super()._value(kind, make if same is None else lambda: same.value)
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
         with let_out():
@@ -176,17 +184,3 @@ class _TriedRun(Run):
         wanted = digest(args)
         found = (body for *asked, body in self._known.people if asked == [tool, wanted, rules])
         return next(found, None)
-
-
-def _minter(state: RunState, issuer: TokenIssuer) -> Any:
-    authority = state.authority
-    request = TokenRequest(
-        principal=authority.principal,
-        tenant=authority.tenant,
-        region=authority.region,
-        scopes=scopes_of(authority.contract),
-        contract=authority.release,
-        run=state.run,
-        on_behalf_of=state.on_behalf_of,
-    )
-    return lambda: issuer.issue(request, state.clock())

@@ -177,10 +177,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     state, step = folded.state, event.header.span
     original = event.sealed or body
     call = _call_of(state, event, body, original)
-    reserved = tuple(
-        Reserved(meter=meter, quantity=Quantity(quantity), bucket=bucket, amount=amount)
-        for meter, quantity, bucket, amount in body["reserved"]
-    )
+    reserved = tuple(_reserved(*one) for one in body["reserved"])
     verdict = body["verdict"]
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
@@ -207,6 +204,13 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     # What was refused before it was read is described on record, not kept.
     args = call.args if call.args_digest else {}
     state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=event.header.at))
+
+
+def _reserved(meter: str, *rest: Any) -> Reserved:
+    """One reservation. The first records of 0.1 have its quantity in the meter's key alone (`…|moneyEUR|3600000`)."""
+    *quantity, bucket, amount = rest
+    named = quantity[0] if quantity else meter.rsplit("|", 2)[1].rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return Reserved(meter=meter, quantity=Quantity(named), bucket=bucket, amount=amount)
 
 
 def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict[str, Any]) -> Call:

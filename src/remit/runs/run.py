@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from remit.errors import Diverged, RunError
 from remit.gate.call import Call, Proposal, RunState
-from remit.gate.record import Decided, open_case_for, recorded_name
+from remit.gate.record import RecordedVerdict, open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock, RunLog
@@ -84,7 +84,7 @@ class Gateway(Protocol):
     """Where a run's calls go; the gate is one."""
 
     async def propose(self, run: RunState, proposal: Proposal) -> Outcome: ...
-    async def recover(self, run: RunState, call: Call, decided: Decided) -> Outcome: ...
+    async def recover(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome: ...
 
 
 class Recorder(Protocol):
