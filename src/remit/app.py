@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy.engine import make_url
 
@@ -50,6 +50,7 @@ from remit.records.holds import Holds
 from remit.records.record_cedar import Deed
 from remit.records.retention import Retention
 from remit.records.reveal import Reveals
+from remit.releases.archive import ReleaseArchive
 from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
 from remit.runs.closing import SCOPE as CLOSE_RUNS
@@ -62,6 +63,10 @@ from remit.storage.database import Database
 from remit.tools.spec import Connection, Tool
 from remit.undo.undoing import Undoing, UndoPrograms
 from remit.values import Json
+
+if TYPE_CHECKING:
+    from remit.replay.counterfactual import Counterfactuals
+    from remit.replay.replays import Replays
 
 T = TypeVar("T")
 
@@ -100,7 +105,8 @@ class Remit:
         pseudonyms = record.pseudonym.reveal()
         self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
         self.principals = Principals(self.database.engine, self._declared)
-        self.journal = Journal(self.database, vault=Vault(record.master.reveal()), clock=clock)
+        self._vault = Vault(record.master.reveal())
+        self.journal = Journal(self.database, vault=self._vault, clock=clock)
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
@@ -234,6 +240,41 @@ class Remit:
         return Retention(self.archive, self._programs)
 
     @cached_property
+    def release_archive(self) -> ReleaseArchive:
+        """What each release was made of."""
+        return ReleaseArchive(database=self.database, vault=self._vault, tenant=self.tenant)
+
+    @cached_property
+    def replays(self) -> Replays:
+        """Replays of what is on record."""
+        from remit.replay.replays import Replays
+
+        return Replays(
+            database=self.database,
+            journal=self.journal,
+            register=self.register,
+            redactor=self.redactor,
+            programs=self._programs,
+            archive=self.release_archive,
+        )
+
+    @cached_property
+    def counterfactuals(self) -> Counterfactuals:
+        """What would have come of recorded runs if one thing had been otherwise."""
+        from remit.replay.counterfactual import Counterfactuals
+        from remit.replay.trial import TrialParts
+
+        parts = TrialParts(
+            database=self.database,
+            vault=self._vault,
+            issuer=self.issuer,
+            verifier=self.verifier,
+            clients=self._clients,
+            redactor=self.redactor,
+        )
+        return Counterfactuals(self.replays, self._programs, parts)
+
+    @cached_property
     def _closing(self) -> Closing:
         return Closing(table=self._table, journal=self.journal, redactor=self.redactor, people=self.people)
 
@@ -263,6 +304,7 @@ class Remit:
             secrets=self.secrets,
             principals=self.principals,
             releases=self.releases,
+            archive=self.release_archive,
             clock=self.clock,
         )
 

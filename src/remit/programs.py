@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.machinery import ModuleSpec
@@ -30,6 +31,7 @@ from remit.journal.journal import Clock
 from remit.limits.rules import compile_limits
 from remit.policy.decision import PolicyDecisionPoint
 from remit.policy.session import tool_of
+from remit.releases.archive import ReleaseArchive
 from remit.releases.bundle import bundle_of
 from remit.releases.releases import Releases
 from remit.runs.program import Program
@@ -43,15 +45,24 @@ class ProjectPrograms:
     """The programs of one project, as the engine asks for them."""
 
     def __init__(
-        self, *, project: Project, secrets: SecretStore, principals: Principals, releases: Releases, clock: Clock
+        self,
+        *,
+        project: Project,
+        secrets: SecretStore,
+        principals: Principals,
+        releases: Releases,
+        archive: ReleaseArchive,
+        clock: Clock,
     ) -> None:
         self._project = project
         self._secrets = secrets
         self._principals = principals
         self._releases = releases
+        self._archive = archive
         self._clock = clock
         self._loaded: dict[str, Program] = {}
         self._registered: set[str] = set()
+        self._kept: set[str] = set()
 
     @cached_property
     def tools(self) -> Mapping[str, Tool]:
@@ -80,6 +91,10 @@ class ProjectPrograms:
         program = self.at_hand(contract, None)
         self._releases.admit(program.authority)
         authority = program.authority
+        if authority.release not in self._kept:
+            # Before the first run opens under it: what a run went by can be looked up from then on.
+            self._archive.keep(authority, program.bundle, program.texts, self._clock())
+            self._kept.add(authority.release)
         if authority.principal not in self._registered:
             self._principals.register(authority.principal, authority.tenant, PrincipalKind.AGENT, self._clock())
             self._registered.add(authority.principal)
@@ -104,8 +119,12 @@ class ProjectPrograms:
         specs = {tool.spec.name: tool.spec for tool in self.tools.values()}
         return load_contract(self._project.contract_folder(name), self._project, specs)
 
-    def _load(self, name: str) -> Program:
-        loaded = self._read(name)
+    def varied(self, contract: str, vary: Callable[[LoadedContract], LoadedContract]) -> Program:
+        """The program of a contract as it would be if its files were otherwise; for asking what then would happen."""
+        return self._load(contract, vary)
+
+    def _load(self, name: str, vary: Callable[[LoadedContract], LoadedContract] = lambda loaded: loaded) -> Program:
+        loaded = vary(self._read(name))
         module = _workflow_of(loaded)
         granted = self._granted(loaded)
         bundle = bundle_of(loaded, granted, self._project, self.tools)
@@ -115,6 +134,7 @@ class ProjectPrograms:
             input_validator=loaded.input_validator,
             output_validator=loaded.output_validator,
             workflow=getattr(module, loaded.entry) if _is_run_here(loaded) and loaded.entry else None,
+            texts=dict(_texts(loaded, [*self.tools.values(), *granted.values()])),
         )
 
     def _granted(self, loaded: LoadedContract) -> dict[str, Tool]:
@@ -150,6 +170,17 @@ class ProjectPrograms:
             fact_classes=_fact_classes(contract, specs),
             confidence_floor=None if floor is None else per_mille(floor),
         )
+
+
+def _texts(loaded: LoadedContract, tools: Iterable[Tool]) -> Iterator[tuple[str, bytes]]:
+    """The texts behind a contract and its tools, by digest; one that can't be read, or has changed since, is left out."""
+    files = {digest: loaded.folder / name for name, digest in loaded.code.items()}
+    modules = ((tool.source, sys.modules.get(tool.function.__module__)) for tool in tools if tool.source)
+    files |= {source: Path(module.__file__) for source, module in modules if module is not None and module.__file__}
+    for expected, path in files.items():
+        with suppress(ConfigError, Unreadable, OSError):
+            text = path.read_bytes()
+            yield expected, text if hashlib.sha256(text).hexdigest() == expected else _digested_text(path, expected)
 
 
 def _is_run_here(loaded: LoadedContract) -> bool:

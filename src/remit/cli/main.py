@@ -9,7 +9,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import cases, checkpoints, contracts, demo, identity, policy, records, releases, runs, undo, verify
+from remit.cli import (
+    cases,
+    checkpoints,
+    contracts,
+    demo,
+    identity,
+    policy,
+    records,
+    releases,
+    replay,
+    runs,
+    undo,
+    verify,
+)
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -68,6 +81,14 @@ _add(
 _add(RUN, "work", runs.work, "remit work --once")
 _add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
 _add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
+_add(
+    RUN,
+    "replay",
+    replay.replay,
+    "remit replay --last 50",
+    "remit replay 0425 --code recorded",
+    "remit replay --since 7d --level 3 --change policy=stricter.cedar",
+)
 _add(RUN, "close", runs.close, "remit close 0425 --as lee --reason 'done by hand'")
 _add(RUN, "undo", undo.undo, "remit undo 0425 --as lee --plan", "remit undo 0425 --as lee --reason 'wrong queue'")
 _add(DECIDE, "cases", cases.list_cases, "remit cases", "remit cases --status all --contract it-tickets")

@@ -28,7 +28,7 @@ class Register:
 
     def __init__(self, journal: Journal, tenant: str) -> None:
         self._journal = journal
-        self._tenant = tenant
+        self.tenant = tenant
         self.name = register_of(tenant)
         self._log: RunLog | None = None
 
@@ -61,7 +61,7 @@ class Register:
                 log, known = self._journal.reopen(self.name)
                 begin: Sequence[Statement] = ()
             except RunError:
-                (log, keys), known = self._journal.start(self._tenant, self.name), []
+                (log, keys), known = self._journal.start(self.tenant, self.name), []
                 begin = [keys]
             recording = decide(known)
             if not recording.drafts:
@@ -87,7 +87,7 @@ class Register:
         try:
             return self._journal.reopen(self.name)[0], ()
         except RunError:
-            log, keys = self._journal.start(self._tenant, self.name)
+            log, keys = self._journal.start(self.tenant, self.name)
             return log, [keys]
 
     async def _commit(

@@ -97,6 +97,23 @@ class Vault:
         """The keys of a run from their stored form. Raises `StorageError` under another master key."""
         return RunKeys(self._unwrap(wrapped.body, run, "body"), self._unwrap(wrapped.sealed, run, "sealed"))
 
+    def seal_source(self, digest: str, text: bytes) -> bytes:
+        """A text that a release names by its digest, so that nobody without the master key can put another in its place."""
+        nonce = os.urandom(_NONCE_BYTES)
+        packed = zstandard.ZstdCompressor(level=3).compress(text)
+        return nonce + self._master.encrypt(nonce, packed, f"source/{digest}".encode())
+
+    def open_source(self, digest: str, data: bytes) -> bytes:
+        """The inverse of `seal_source`. Raises `StorageError` (code `record_corrupt`) for what it has not sealed."""
+        try:
+            packed = self._master.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], f"source/{digest}".encode())
+        except (InvalidTag, ValueError) as error:
+            raise StorageError(
+                f"source `{digest[:12]}` can't be decrypted: damaged, moved, or encrypted under another master key",
+                code="record_corrupt",
+            ) from error
+        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=_MAX_BODY_BYTES)
+
     def _wrap(self, key: bytes, run: str, part: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._master.encrypt(nonce, key, f"{part}/{run}".encode())

@@ -63,7 +63,7 @@ async def execute(engine: Endings, program: Program, folded: Folded, run: Run) -
             raise
         # The edge: whatever else a workflow raises, even the end of the process, its run is closed on record.
         _log.error("run %s: %s", state.run, state.redactor.text("".join(format_exception(error))))
-        return await engine.fail(folded, f"the workflow broke: {type(error).__name__}: {error}".rstrip(": "))
+        return await engine.fail(folded, said_of(error))
     problem = program.output_problem(output)
     if problem:
         return await engine.finish(folded, "failed", reason=problem)
@@ -84,6 +84,11 @@ async def _within_time(program: Program, folded: Folded, run: Run) -> Json:
         if limit.expired():
             raise TimeOver from error
         raise
+
+
+def said_of(error: BaseException) -> str:
+    """Why a run failed whose code raised what nobody expects."""
+    return f"the workflow broke: {type(error).__name__}: {error}".rstrip(": ")
 
 
 def _is_stopping(error: BaseException) -> bool:

@@ -132,6 +132,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
         case EventType.CASE_OPENED:
             if body["kind"] == "escalation":
                 folded.cases[event.header.span] = body["case"]
+            _opened(folded.steps.get(event.header.span), body)
         case EventType.CASE_DECIDED | EventType.CASE_REVEALED:
             pass
         case (
@@ -148,6 +149,12 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             raise corrupt_run(event)
         case never:
             assert_never(never)
+
+
+def _opened(step: RecordedStep | None, body: dict[str, Any]) -> None:
+    """The case of a call of which nobody knows whether it happened stands beside its outcome."""
+    if body["kind"] == "unknown" and step is not None and isinstance(step.outcome, Unknown):
+        step.outcome = replace(step.outcome, case=body["case"])
 
 
 def corrupt_run(event: Event) -> StorageError:
@@ -170,10 +177,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     state, step = folded.state, event.header.span
     original = event.sealed or body
     call = _call_of(state, event, body, original)
-    reserved = tuple(
-        Reserved(meter=meter, quantity=Quantity(quantity), bucket=bucket, amount=amount)
-        for meter, quantity, bucket, amount in body["reserved"]
-    )
+    reserved = tuple(_reserved(*one) for one in body["reserved"])
     verdict = body["verdict"]
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
@@ -200,6 +204,13 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     # What was refused before it was read is described on record, not kept.
     args = call.args if call.args_digest else {}
     state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=event.header.at))
+
+
+def _reserved(meter: str, *rest: Any) -> Reserved:
+    """One reservation. The first records of 0.1 have its quantity in the meter's key alone (`…|moneyEUR|3600000`)."""
+    *quantity, bucket, amount = rest
+    named = quantity[0] if quantity else meter.rsplit("|", 2)[1].rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return Reserved(meter=meter, quantity=Quantity(named), bucket=bucket, amount=amount)
 
 
 def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict[str, Any]) -> Call:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jsonschema_rs
@@ -27,6 +27,8 @@ class Program:
     """All that shapes behaviour, as the release's digest covers it."""
     workflow: Workflow | None
     """`None` for a contract whose agent lives elsewhere and only proposes."""
+    texts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """The code that the bundle names, by SHA-256, so that it can be kept with the release."""
 
     def check_input(self, request: Json) -> None:
         """Raises `RunError` (code `input_invalid`) for a request that does not meet the input schema."""

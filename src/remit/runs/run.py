@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid as uuids
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from remit.errors import Diverged, RunError
-from remit.gate.call import Proposal
-from remit.gate.gate import Gate
-from remit.gate.record import open_case_for, recorded_name
+from remit.gate.call import Call, Proposal, RunState
+from remit.gate.record import RecordedVerdict, open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
-from remit.journal.journal import Journal
+from remit.journal.journal import Clock, RunLog
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
+from remit.storage.writer import Statement
 from remit.values import Json, ValueRefused, digest, leaves
 
 T = TypeVar("T")
@@ -80,10 +80,25 @@ class _Scope:
 _scope: ContextVar[_Scope | None] = ContextVar("remit_scope", default=None)
 
 
+class Gateway(Protocol):
+    """Where a run's calls go; the gate is one."""
+
+    async def propose(self, run: RunState, proposal: Proposal) -> Outcome: ...
+    async def recover(self, run: RunState, call: Call, decided: RecordedVerdict) -> Outcome: ...
+
+
+class Recorder(Protocol):
+    """Where a run records what is no call; the journal is one."""
+
+    clock: Clock
+
+    async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None: ...
+
+
 class Run:
     """One open run. `token` mints the short-lived token that every call carries."""
 
-    def __init__(self, folded: Folded, *, gate: Gate, journal: Journal, token: Callable[[], str]) -> None:
+    def __init__(self, folded: Folded, *, gate: Gateway, journal: Recorder, token: Callable[[], str]) -> None:
         self._folded = folded
         self._gate = gate
         self._journal = journal

@@ -136,6 +136,14 @@ releases = Table(
     Column("bundle", LargeBinary, nullable=False),
 )
 
+sources = Table(
+    "sources",
+    metadata,
+    # Texts that releases name by their SHA-256: code and tool specs, encrypted under the master key.
+    Column("digest", Text, primary_key=True),
+    Column("text", LargeBinary, nullable=False),
+)
+
 trees = Table(
     "trees",
     metadata,
@@ -187,6 +195,7 @@ __all__ = [
     "releases",
     "run_keys",
     "runs",
+    "sources",
     "tiles",
     "trees",
 ]

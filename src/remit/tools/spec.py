@@ -217,23 +217,26 @@ class ToolSpec:
     @cached_property
     def digest(self) -> str:
         """Content hash of all that shapes how the tool is judged; recorded with every call."""
-        return digest(
-            {
-                "name": self.name,
-                "description": self.description,
-                "input": self.input_schema,
-                "output": self.output_schema,
-                "effects": sorted(self.effects),
-                "timeout_ms": self.timeout_ms,
-                "retry": [self.retry.attempts, self.retry.backoff_ms],
-                "idempotency": self.idempotency,
-                "resource": [self.resource_kind, dict(self.resource_attributes)],
-                "classes": dict(self.field_classes),
-                "authority": list(self.authority),
-                "untrusted": list(self.untrusted),
-                "quantities": [self.money, self.rows, self.written, self.usage],
-            }
-        )
+        return digest(self.plain)
+
+    @property
+    def plain(self) -> dict[str, Json]:
+        """The spec as JSON; see `spec_from`."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "input": self.input_schema,
+            "output": self.output_schema,
+            "effects": sorted(self.effects),
+            "timeout_ms": self.timeout_ms,
+            "retry": [self.retry.attempts, self.retry.backoff_ms],
+            "idempotency": self.idempotency,
+            "resource": [self.resource_kind, dict(self.resource_attributes)],
+            "classes": dict(self.field_classes),
+            "authority": list(self.authority),
+            "untrusted": list(self.untrusted),
+            "quantities": [self.money, self.rows, self.written, self.usage],
+        }
 
     @cached_property
     def maps(self) -> frozenset[str]:
@@ -258,6 +261,31 @@ class ToolSpec:
     def is_write(self) -> bool:
         """Whether the call changes something: everything but reading and sending a question out."""
         return bool(self.effects - {Effect.READ, Effect.EGRESS})
+
+
+def spec_from(plain: Mapping[str, Any]) -> ToolSpec:
+    """The spec that `ToolSpec.plain` describes."""
+    kind, attributes = plain["resource"]
+    money, rows, written, usage = plain["quantities"]
+    return ToolSpec(
+        name=plain["name"],
+        description=plain["description"],
+        input_schema=plain["input"],
+        output_schema=plain["output"],
+        effects=frozenset(Effect(effect) for effect in plain["effects"]),
+        timeout_ms=plain["timeout_ms"],
+        retry=Retry(attempts=plain["retry"][0], backoff_ms=plain["retry"][1]),
+        idempotency=Idempotency(plain["idempotency"]),
+        resource_kind=kind,
+        resource_attributes=attributes,
+        field_classes={path: FieldClass(name) for path, name in plain["classes"].items()},
+        authority=tuple(plain["authority"]),
+        untrusted=tuple(plain["untrusted"]),
+        money=money,
+        rows=rows,
+        written=written,
+        usage=usage,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
