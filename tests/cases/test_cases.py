@@ -314,7 +314,7 @@ async def test_a_person_without_the_role_does_not_approve(remit: Remit) -> None:
 
 async def test_a_disabled_person_does_not_approve(remit: Remit) -> None:
     _, case = await ask(remit)
-    remit.principals.disable("person/lee", remit.clock())
+    await remit.administration.disable("person/lee")
     with pytest.raises(CaseError) as refused:
         await approve(remit, case.case)
     assert refused.value.code == "approver_disabled"

@@ -206,12 +206,13 @@ class Trial:
         self.shop = shop
         write_contract(shop, self.name, terms)
         self.remit = Remit(shop.folder)
-        if terms.disabled:
-            self.remit.program(self.name)
-            self.remit.principals.disable(f"agent/shop/{self.name}", self.remit.clock())
+        self.disabled = terms.disabled
 
     async def propose(self, calls: Sequence[tuple[int, Proposed]], run: str | None = None) -> tuple[str, list[Outcome]]:
         """Propose calls, each with the number of its step, in a new run or in one that goes on."""
+        if self.disabled:
+            self.remit.program(self.name)
+            await self.remit.administration.disable(f"agent/shop/{self.name}")
         run = run or await self.remit.engine.open(self.name, {"account": ACCOUNT["user"]})
         async with self.remit.engine.session(run) as (_, folded):
             outcomes: list[Outcome] = []

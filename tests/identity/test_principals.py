@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from remit.errors import IdentityError, StorageError
 from remit.identity.principals import (
@@ -22,6 +22,7 @@ from remit.identity.principals import (
     person_principal,
 )
 from remit.storage.database import open_database
+from remit.storage.writer import Statement
 
 NOW_US = 1_750_000_000_000_000
 AGENT, LEE = "agent/northwind/it-tickets", "person/lee"
@@ -107,31 +108,37 @@ def test_every_name_that_is_accepted_is_written_in_one_way(text: str) -> None:
         assert candidate == candidate.lower()
 
 
+def carry_out(engine: Engine, statement: Statement) -> None:
+    """What the register's transaction does with it."""
+    with engine.begin() as connection:
+        assert connection.execute(text(statement.sql), statement.params).rowcount == statement.changes
+
+
 def test_nobody_is_known_before_being_registered(table: Principals) -> None:
     assert table.get(AGENT) is None
     assert table.list("northwind") == ()
-    for change in (table.enable, table.disable):
+    for change in (table.enabling, table.disabling):
         with pytest.raises(IdentityError, match="is not registered") as caught:
             change(AGENT, NOW_US)
         assert caught.value.code == "principal_unknown"
 
 
-def test_a_registered_principal_is_enabled_until_it_is_disabled(table: Principals) -> None:
+def test_a_registered_principal_is_enabled_until_it_is_disabled(engine: Engine, table: Principals) -> None:
     found = table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
     assert (found.principal, found.tenant, found.kind, found.enabled) == (AGENT, "northwind", "agent", True)
-    table.disable(AGENT, NOW_US + 1)
+    carry_out(engine, table.disabling(AGENT, NOW_US + 1))
     disabled = table.get(AGENT)
     assert disabled is not None
     assert (disabled.enabled, disabled.updated_us) == (False, NOW_US + 1)
-    table.enable(AGENT, NOW_US + 2)
+    carry_out(engine, table.enabling(AGENT, NOW_US + 2))
     enabled = table.get(AGENT)
     assert enabled is not None
     assert enabled.enabled
 
 
-def test_registering_again_does_not_enable_what_was_disabled(table: Principals) -> None:
+def test_registering_again_does_not_enable_what_was_disabled(engine: Engine, table: Principals) -> None:
     table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
-    table.disable(AGENT, NOW_US)
+    carry_out(engine, table.disabling(AGENT, NOW_US))
     assert not table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US + 1).enabled
 
 
@@ -170,12 +177,12 @@ def test_the_list_is_of_one_tenant_and_sorted(table: Principals) -> None:
     assert [row.principal for row in table.list("northwind")] == ["person/amy", "person/zoe"]
 
 
-def test_a_declared_person_without_a_row_is_disabled(table: Principals) -> None:
+def test_a_declared_person_without_a_row_is_disabled(engine: Engine, table: Principals) -> None:
     assert not table.person("lee", "Lee Park", ["it-lead"]).enabled
     table.register(LEE, "northwind", PrincipalKind.PERSON, NOW_US)
     lee = table.person("lee", "Lee Park", ["it-lead"])
     assert (lee.principal, lee.roles, lee.enabled) == (LEE, {"it-lead"}, True)
-    table.disable(LEE, NOW_US)
+    carry_out(engine, table.disabling(LEE, NOW_US))
     assert not table.person("lee", "Lee Park", ["it-lead"]).enabled
 
 
@@ -204,7 +211,7 @@ def test_a_row_is_made_when_it_is_first_needed_and_only_then(engine: Engine) -> 
     table.ensure([LEE, "person/nobody"], NOW_US)
     table.ensure([LEE], NOW_US + 1)
     assert rows(engine) == 1
-    table.disable(AGENT, NOW_US)
+    carry_out(engine, table.disabling(AGENT, NOW_US))
     table.ensure([AGENT], NOW_US + 1)
     assert {row.principal: row.enabled for row in table.list("northwind")} == {LEE: True, AGENT: False}
 
@@ -226,7 +233,7 @@ def test_a_table_that_is_gone_is_a_storage_error(engine: Engine, table: Principa
     with pytest.raises(StorageError):
         table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
     with pytest.raises(StorageError):
-        table.disable(AGENT, NOW_US)
+        table.disabling(AGENT, NOW_US)
 
 
 def person(name: str = "lee", *roles: str) -> Person:

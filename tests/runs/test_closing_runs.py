@@ -109,7 +109,7 @@ async def test_who_works_on_no_queue_ends_no_run(later: Remit, held: RunResult) 
     with pytest.raises(CaseError) as refused:
         await later.close_run(held.run, token=later.person_token("anna"))
     assert refused.value.code == "role_missing"
-    later.principals.disable("person/lee", later.clock())
+    await later.administration.disable("person/lee")
     with pytest.raises(CaseError) as disabled:
         await later.close_run(held.run, token=later.person_token("lee"))
     assert disabled.value.code == "approver_disabled"
@@ -227,7 +227,7 @@ async def test_a_call_without_an_outcome_is_unknown_when_its_run_is_ended(shop: 
 
 async def test_whoever_is_disabled_at_the_last_moment_writes_nothing(later: Remit, held: RunResult) -> None:
     log, before = later.journal.reopen(held.run)
-    later.principals.disable("person/lee", later.clock())
+    await later.administration.disable("person/lee")
     seen = Draft(type=EventType.CASE_REVEALED, actor="person", body={"case": held.case, "by": "person/lee"})
     with pytest.raises(CaseError) as refused:
         await commit_by("person/lee", later.journal, log, [seen])
