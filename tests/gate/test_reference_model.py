@@ -211,6 +211,7 @@ class Trial:
     async def propose(self, calls: Sequence[tuple[int, Proposed]], run: str | None = None) -> tuple[str, list[Outcome]]:
         """Propose calls, each with the number of its step, in a new run or in one that goes on."""
         if self.disabled:
+            self.remit.program(self.name)
             await self.remit.administration.disable(f"agent/shop/{self.name}")
         run = run or await self.remit.engine.open(self.name, {"account": ACCOUNT["user"]})
         async with self.remit.engine.session(run) as (_, folded):

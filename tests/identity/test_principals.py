@@ -35,11 +35,6 @@ def engine(database_url: str) -> Iterator[Engine]:
     database.close()
 
 
-def apply(engine: Engine, change: Statement) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(change.sql), change.params)
-
-
 @pytest.fixture
 def table(engine: Engine) -> Principals:
     return Principals(engine)
@@ -113,6 +108,12 @@ def test_every_name_that_is_accepted_is_written_in_one_way(text: str) -> None:
         assert candidate == candidate.lower()
 
 
+def carry_out(engine: Engine, statement: Statement) -> None:
+    """What the register's transaction does with it."""
+    with engine.begin() as connection:
+        assert connection.execute(text(statement.sql), statement.params).rowcount == statement.changes
+
+
 def test_nobody_is_known_before_being_registered(table: Principals) -> None:
     assert table.get(AGENT) is None
     assert table.list("northwind") == ()
@@ -125,11 +126,11 @@ def test_nobody_is_known_before_being_registered(table: Principals) -> None:
 def test_a_registered_principal_is_enabled_until_it_is_disabled(engine: Engine, table: Principals) -> None:
     found = table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
     assert (found.principal, found.tenant, found.kind, found.enabled) == (AGENT, "northwind", "agent", True)
-    apply(engine, table.disabling(AGENT, NOW_US + 1))
+    carry_out(engine, table.disabling(AGENT, NOW_US + 1))
     disabled = table.get(AGENT)
     assert disabled is not None
     assert (disabled.enabled, disabled.updated_us) == (False, NOW_US + 1)
-    apply(engine, table.enabling(AGENT, NOW_US + 2))
+    carry_out(engine, table.enabling(AGENT, NOW_US + 2))
     enabled = table.get(AGENT)
     assert enabled is not None
     assert enabled.enabled
@@ -137,7 +138,7 @@ def test_a_registered_principal_is_enabled_until_it_is_disabled(engine: Engine, 
 
 def test_registering_again_does_not_enable_what_was_disabled(engine: Engine, table: Principals) -> None:
     table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
-    apply(engine, table.disabling(AGENT, NOW_US))
+    carry_out(engine, table.disabling(AGENT, NOW_US))
     assert not table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US + 1).enabled
 
 
@@ -181,7 +182,7 @@ def test_a_declared_person_without_a_row_is_disabled(engine: Engine, table: Prin
     table.register(LEE, "northwind", PrincipalKind.PERSON, NOW_US)
     lee = table.person("lee", "Lee Park", ["it-lead"])
     assert (lee.principal, lee.roles, lee.enabled) == (LEE, {"it-lead"}, True)
-    apply(engine, table.disabling(LEE, NOW_US))
+    carry_out(engine, table.disabling(LEE, NOW_US))
     assert not table.person("lee", "Lee Park", ["it-lead"]).enabled
 
 
@@ -210,7 +211,7 @@ def test_a_row_is_made_when_it_is_first_needed_and_only_then(engine: Engine) -> 
     table.ensure([LEE, "person/nobody"], NOW_US)
     table.ensure([LEE], NOW_US + 1)
     assert rows(engine) == 1
-    apply(engine, table.disabling(AGENT, NOW_US))
+    carry_out(engine, table.disabling(AGENT, NOW_US))
     table.ensure([AGENT], NOW_US + 1)
     assert {row.principal: row.enabled for row in table.list("northwind")} == {LEE: True, AGENT: False}
 
@@ -232,7 +233,7 @@ def test_a_table_that_is_gone_is_a_storage_error(engine: Engine, table: Principa
     with pytest.raises(StorageError):
         table.register(AGENT, "northwind", PrincipalKind.AGENT, NOW_US)
     with pytest.raises(StorageError):
-        apply(engine, table.disabling(AGENT, NOW_US))
+        table.disabling(AGENT, NOW_US)
 
 
 def person(name: str = "lee", *roles: str) -> Person:

@@ -24,10 +24,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "desk"
 
 
-def approve(remit: Remit, person: str) -> None:
+async def approve(remit: Remit, person: str) -> None:
     program = remit.program("triage")
     token = remit.person_token(person)
-    remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
+    await remit.releases.approve(program.authority, program.bundle, token=token, now_us=remit.clock())
 
 
 @pytest.mark.anyio
@@ -36,17 +36,17 @@ async def test_a_release_runs_only_after_somebody_else_than_its_author_approved_
         with pytest.raises(RunError, match="is not approved"):
             await remit.run("triage", {"text": "hello"})
         with pytest.raises(CaseError, match="wrote this contract"):
-            approve(remit, "ann")
+            await approve(remit, "ann")
         with pytest.raises(CaseError, match="has none of the roles"):
-            approve(remit, "cy")
-        approve(remit, "bo")
+            await approve(remit, "cy")
+        await approve(remit, "bo")
         assert (await remit.run("triage", {"text": "hello"})).outcome == "completed"
 
 
 @pytest.mark.anyio
 async def test_a_changed_contract_needs_a_new_approval(folder: Path) -> None:
     async with Remit(folder) as remit:
-        approve(remit, "bo")
+        await approve(remit, "bo")
     policy = folder / "contracts" / "triage" / "policy.cedar"
     policy.write_text(policy.read_text(encoding="utf-8") + "\n// changed\n", encoding="utf-8")
     async with Remit(folder) as remit:

@@ -194,8 +194,9 @@ class Cases:
             span=case.step,
             body={"case": case.case, "by": person.principal, "shown_digest": question.get("shown_digest", "")},
         )
+        revealed = _revealed(case, events)
         await commit_by(person.principal, self._journal, log, [draft])
-        return _revealed(case, events)
+        return revealed
 
     async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:
         log, events = self._journal.reopen(case.run)
@@ -269,9 +270,12 @@ class Cases:
         return Case(**row, roles=roles)
 
     def question(self, case: Case) -> Mapping[str, Any]:
-        """What the person is shown: the call, where its arguments came from, the rules that ask, and why."""
+        """What the person is shown: the call, where its arguments came from, the rules that ask, and why.
+
+        Nothing where its run was erased.
+        """
         events = self._journal.reader.events(case.run)
-        return _question(case, events)
+        return {} if events[0].body is None else _question(case, events)
 
 
 async def _behind_the_worker(write: Callable[[], Awaitable[T]]) -> T:
@@ -285,12 +289,20 @@ async def _behind_the_worker(write: Callable[[], Awaitable[T]]) -> T:
 
 
 def _revealed(case: Case, events: list[Event]) -> Revealed:
-    request = (events[0].sealed or events[0].body)["request"]
+    request = _original(case, events[0])["request"]
     for event in reversed(events):
         if event.type is EventType.CALL_DECIDED and event.header.span == case.step:
-            original = event.sealed or event.body
+            original = _original(case, event)
             return Revealed(request=request, args=original["args"], resource=original["resource"])
     return Revealed(request=request)
+
+
+def _original(case: Case, event: Event) -> Mapping[str, Any]:
+    """What an event said before it was redacted."""
+    if event.header.sealed and event.sealed is None:
+        message = f"the originals of case `{case.case}` are gone: they were dropped after the contract's retention"
+        raise CaseError(message, code="originals_dropped")
+    return event.sealed or event.body
 
 
 def _names_rule(rule: str) -> ColumnElement[bool]:
@@ -313,6 +325,8 @@ def _check_open(case: Case, now: int) -> None:
 
 def _question(case: Case, events: list[Event]) -> Mapping[str, Any]:
     """The event that opened the case, checked against its own digest."""
+    if events[0].body is None:
+        raise CaseError(f"run `{case.run}` was erased, and with it what case `{case.case}` asked", code="erased")
     for event in reversed(events):
         body: Mapping[str, Any] = event.body or {}
         if body.get("case") != case.case:

@@ -10,11 +10,13 @@ from rich.text import Text
 
 from remit.cli.layout import hanging
 from remit.cli.readable import in_words, leaves, name_text, value_text
+from remit.cli.run_list import loss_line
 from remit.terminal import UNTRUSTED, clock_time, from_now, line, style_of
 
 if TYPE_CHECKING:
     from remit.cases.cases import Case, Revealed
     from remit.journal.events import Event
+    from remit.records.remains import Loss
 
 _LABEL = 13
 """The column at which what is said of a case begins."""
@@ -35,6 +37,8 @@ class CasePage:
     now: int
     width: int | None
     revealed: Revealed | None = None
+    loss: Loss | None = None
+    """What was destroyed of the run since."""
 
     def lines(self) -> list[Text]:
         """The whole page."""
@@ -45,7 +49,10 @@ class CasePage:
         made.extend(self._call(shown) if shown else self._handed_over())
         if shown and self.revealed is not None:
             made.extend(self._request())
-        made.extend([Text(""), *self._redacted(), *self._ways()])
+        made.extend([Text(""), *self._redacted()])
+        if self.loss is not None:
+            made.extend(hanging(line("  "), loss_line(self.loss), 4, self.width))
+        made.extend(self._ways())
         return made
 
     def _facts(self) -> Iterator[Text]:

@@ -159,23 +159,29 @@ def show_case(
     async def use(remit: Remit) -> CasePage:
         from remit.cli.case_page import CasePage
         from remit.cli.lookup import find, find_person
+        from remit.cli.run_list import loss_of
 
         found = remit.cases.get(find(remit, "case", case))
         token = None if by is None else remit.person_token(find_person(remit, by))
         revealed = None if token is None else await remit.cases.reveal(found.case, token=token)
+        events = remit.journal.reader.events(found.run)
         return CasePage(
             case=found,
             question=remit.cases.question(found),
-            events=remit.journal.reader.events(found.run),
+            events=events,
             now=remit.clock(),
             width=width(),
             revealed=revealed,
+            loss=loss_of(remit, events),
         )
 
     page = with_remit(project, use)
     if json:
+        from msgspec import to_builtins
+
         originals = {} if page.revealed is None else {"originals": asdict(page.revealed)}
-        print_json({**asdict(page.case), "question": page.question, **originals})
+        lost = {} if page.loss is None else {"lost": to_builtins(page.loss)}
+        print_json({**asdict(page.case), "question": page.question, **originals, **lost})
         return
     print_lines(page.lines())
 

@@ -199,8 +199,9 @@ def retention(
     json: JsonTimesOption = False,
     project: ProjectOption = None,
 ) -> None:
-    """Drop originals, and erase runs, that their contracts keep no longer.
+    """Drop and erase what contracts keep no longer.
 
+    Originals after `retention`, whole runs after `erase_after`, never what a legal hold keeps.
     `remit work` does the same once a day.
     """
 
@@ -248,7 +249,10 @@ class HoldTarget:
 @hold.command("place")
 @spread
 def place_hold(by: AsOption, held: HoldTarget, reason: ReasonOption = "", project: ProjectOption = None) -> None:
-    """Keep runs from being erased or losing their originals, until the hold is lifted."""
+    """Keep runs from being erased.
+
+    Nor do they lose their originals, until the hold is lifted.
+    """
     if sum(given is not None for given in (held.run, held.contract, held.subject)) != 1:
         raise typer.BadParameter("give one of `--run`, `--contract` and `--subject`")
 

@@ -13,6 +13,7 @@ from remit.cli.layout import table
 from remit.cli.readable import value_text
 from remit.errors import RemitError
 from remit.journal.events import Event, EventType
+from remit.journal.register import SYSTEM
 from remit.records.remains import Loss, losses
 from remit.storage.database import storage_errors
 from remit.storage.schema import runs
@@ -123,6 +124,13 @@ def loss_of(remit: Remit, events: Sequence[Event]) -> Loss | None:
     """What was destroyed of a run, as the register has it; that is read only where something is missing."""
     missing = (event.body is None or (event.header.sealed and event.sealed is None) for event in events)
     return losses(remit.register.events()).get(events[0].header.run) if any(missing) else None
+
+
+def loss_line(loss: Loss) -> Text:
+    """What was destroyed of a run, when, by whom and why."""
+    what = "erased" if loss.type == EventType.RUN_ERASED else "originals dropped"
+    why = loss.reason or ("its contract keeps it no longer" if loss.by == SYSTEM else "no reason given")
+    return line((what, "bold red"), f" {clock_time(loss.at)} UTC by {loss.by}: {why}")
 
 
 def trouble_of(remit: Remit, run: str) -> str | None:

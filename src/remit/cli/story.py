@@ -10,10 +10,9 @@ from rich.text import Text
 
 from remit.cli.layout import hanging
 from remit.cli.readable import name_text, pairs, value_text
-from remit.cli.run_list import closing_of, troubled
+from remit.cli.run_list import closing_of, loss_line, troubled
 from remit.journal.events import Event, EventType
 from remit.journal.journal import FROM_BESIDE
-from remit.journal.register import SYSTEM
 from remit.records.remains import Loss
 from remit.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 
@@ -292,13 +291,6 @@ def _standing(events: Sequence[Event]) -> str:
     asked = own[-1].type is EventType.APPROVAL_REQUESTED
     answered = events[-1].type is EventType.APPROVAL_DECIDED
     return "held" if asked and not answered else "ready" if asked else "open"
-
-
-def loss_line(loss: Loss) -> Text:
-    """What was destroyed of a run, when, by whom and why."""
-    what = "erased" if loss.type == EventType.RUN_ERASED else "originals dropped"
-    why = loss.reason or ("its contract keeps it no longer" if loss.by == SYSTEM else "no reason given")
-    return line((what, "bold red"), f" {clock_time(loss.at)} UTC by {loss.by}: {why}")
 
 
 def times(events: Sequence[Event]) -> tuple[int, int]:

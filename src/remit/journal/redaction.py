@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
+from remit.journal.national_ids import PATTERN, national_id
 from remit.tools.spec import FieldClass
 from remit.values import Json, encode
 
@@ -119,6 +120,7 @@ _DETECTORS = (
     _detector("key", r"\beyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]*"),
     _detector("email", r"[\pL\pN._%+-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"),
     _detector("iban", r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
+    _detector("national-id", PATTERN, national_id),
     _detector("phone", r"(?:\+|\b00)[1-9][0-9]{0,2}(?:[ ()/.-]{0,2}[0-9]){7,13}\b"),
     _detector("card", r"\b[2-6](?:[ -]?[0-9]){12,18}\b", _card),
     _detector("key", rf"(?i:\w*{_MEANS}+(?:\"(?:[^\"\\\n]|\\[^\n])+\"|\S{{4,}}))"),
@@ -130,6 +132,25 @@ _SHORTEST = 5
 
 # A pseudonym is letters only: digits could look like the very thing that a detector seeks.
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+
+
+def _in_one_piece(text: str) -> str:
+    return "".join(char for char in text if char.isalnum()).upper()
+
+
+def _without_prefix(text: str) -> str:
+    digits = _in_one_piece(text)
+    return digits.removeprefix("00")
+
+
+_SPELLED: Mapping[str, Callable[[str], str]] = {
+    "email": str.lower,
+    "iban": _in_one_piece,
+    "card": _in_one_piece,
+    "national-id": _in_one_piece,
+    "phone": _without_prefix,
+}
+"""Values that people write in several ways, as one: whoever follows one of them follows all."""
 
 
 @lru_cache(maxsize=256)
@@ -192,8 +213,8 @@ class Redactor:
         return self.classed.values() if self.classed else ()
 
     def pseudonym(self, kind: str, text: str) -> str:
-        """`<email:jphkaibo…>`: the same for the same value, useless without the key."""
-        kind = _shown_kind(kind)
+        """`<email:jphkaibo…>`: the same for the same value, however it is spelled, and useless without the key."""
+        kind, text = _shown_kind(kind), _SPELLED.get(kind, str)(text)
         mac = hmac.digest(self._key, f"{kind}\0{text}".encode(errors="surrogatepass"), "sha256")
         return f"<{kind}:{mac[:6].hex().translate(_LETTERS)}>"
 
