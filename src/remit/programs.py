@@ -80,6 +80,9 @@ class ProjectPrograms:
         program = self.at_hand(contract, None)
         self._releases.admit(program.authority)
         authority = program.authority
+        if authority.release not in self._registered:
+            self._releases.keep(authority, program.bundle, self._clock())
+            self._registered.add(authority.release)
         if authority.principal not in self._registered:
             self._principals.register(authority.principal, authority.tenant, PrincipalKind.AGENT, self._clock())
             self._registered.add(authority.principal)

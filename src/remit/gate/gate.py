@@ -165,7 +165,7 @@ class Gate:
             raise RunError(f"run `{run.run}` proposes calls without end; it is not answered any more", code="run_stopped")
 
     async def _judge(self, run: RunState, proposal: Proposal) -> tuple[Call, Verdict]:
-        call = Call(proposal=proposal, at_us=self._journal.clock())
+        call = Call(proposal=proposal, at_us=self._journal.clock(), proposed=len(run.steps))
         for check in self.checks:
             try:
                 judged = check(call, run)

@@ -93,6 +93,22 @@ class Meters:
         self._now_us = now_us
         self._meters = {meter: _Meter(_decode(state)) for meter, state in states.items()}
         self._touched: set[str] = set()
+        self._opened: list[_Meter] = []
+
+    def go_on(self, now_us: int) -> None:
+        """The next transaction, at `now_us`, of whoever holds these meters all the time."""
+        if now_us != self._now_us:
+            self._now_us = now_us
+            for meter in self._opened:
+                meter.newest = None
+            self._opened.clear()
+
+    def put(self, reserved: Reserved) -> None:
+        """What was reserved elsewhere, as it stands on record, whatever room there is."""
+        meter = self._meters.get(reserved.meter)
+        if meter is None:
+            meter = self._meters[reserved.meter] = _Meter({})
+        meter.add(reserved.bucket, reserved.amount)
 
     def reserve(self, charges: tuple[Charge, ...]) -> tuple[Reserved, ...] | Exhausted:
         """Take every charge, or none and say which one found no room."""
@@ -124,6 +140,8 @@ class Meters:
         meter = self._meters.get(charge.meter)
         if meter is None:
             meter = self._meters[charge.meter] = _Meter({})
+        if meter.newest is None:
+            self._opened.append(meter)
         bucket = meter.open_at(self._now_us, charge.window_ms)
         if meter.total + charge.amount > charge.limit:
             return Exhausted(charge=charge, used=meter.total)
