@@ -100,7 +100,8 @@ class Remit:
         pseudonyms = record.pseudonym.reveal()
         self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
         self.principals = Principals(self.database.engine, self._declared)
-        self.journal = Journal(self.database, vault=Vault(record.master.reveal()), clock=clock)
+        self.vault = Vault(record.master.reveal())
+        self.journal = Journal(self.database, vault=self.vault, clock=clock)
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted

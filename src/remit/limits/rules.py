@@ -196,6 +196,10 @@ class RunUsage:
         self._used.update(used)
         return None
 
+    def take(self, rules: ActionRules, demand: Demand) -> None:
+        """Take what a call needs, whatever room there is: it is known to have been carried out."""
+        self._add(rules, demand, 1)
+
     def release(self, rules: ActionRules, demand: Demand) -> None:
         if demand == NOTHING:
             return

@@ -248,7 +248,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
             ended = Unknown(code=body["code"], message=body["message"])
     step.outcome = ended
     if step.tool in state.authority.limits:
-        over = not_used(call, ended, event.header.cost_microusd)
+        over = not_used(call.demand, ended, event.header.cost_microusd)
         state.usage.release(state.authority.limits[step.tool], over)
     if isinstance(ended, Completed):
         if call.tool is not None:
