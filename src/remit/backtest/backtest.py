@@ -19,14 +19,14 @@ from remit.backtest.recorded import (
     AskedBody,
     CompletedBody,
     DecidedBody,
-    Entry,
     OpenedBody,
-    Record,
+    PastEvent,
+    RecordReader,
     ResumedBody,
 )
-from remit.backtest.tally import Change, Compared, Tally, change
+from remit.backtest.tally import Compared, DecisionTally, VerdictChange, change
 from remit.backtest.terms import Terms
-from remit.backtest.world import NOT_KEPT, UNDETERMINED, Judged, PastDecision, PastRun, Question, World, stage_of
+from remit.backtest.world import NOT_KEPT, UNDETERMINED, Judged, PastDecision, PastRun, Question, World, reached_by
 from remit.contracts.model import Limits
 from remit.errors import ConfigError
 from remit.gate.verdicts import Carried, Completed, Failed, Unknown
@@ -69,8 +69,8 @@ class Result:
     carried: int = 0
     """Of these: verdicts that no terms decide, such as malformed arguments."""
     runs: int = 0
-    firm: Tally = field(default_factory=Tally)
-    hypothetical: Tally = field(default_factory=Tally)
+    firm: DecisionTally = field(default_factory=DecisionTally)
+    hypothetical: DecisionTally = field(default_factory=DecisionTally)
     unreproduced: list[Unreproduced] = field(default_factory=list[Unreproduced])
     """The first of them."""
     failures: int = 0
@@ -94,8 +94,8 @@ TermsOf = Callable[[str], Terms]
 class _Effects:
     """What one run has done in one world alone, until it is known what came of it; by step."""
 
-    stopped: dict[str, tuple[Tally, Demand]] = field(default_factory=dict[str, tuple[Tally, Demand]])
-    let_through: dict[str, tuple[Tally, Demand]] = field(default_factory=dict[str, tuple[Tally, Demand]])
+    stopped: dict[str, tuple[DecisionTally, Demand]] = field(default_factory=dict[str, tuple[DecisionTally, Demand]])
+    let_through: dict[str, tuple[DecisionTally, Demand]] = field(default_factory=dict[str, tuple[DecisionTally, Demand]])
 
 
 class Backtest:
@@ -125,7 +125,7 @@ class Backtest:
         self._on_compared = on_compared
         self.result = Result()
 
-    def run(self, record: Record, on_entry: Callable[[], None] | None = None) -> Result:
+    def run(self, record: RecordReader, on_entry: Callable[[], None] | None = None) -> Result:
         """Read the record and decide. Raises `StorageError` where it is damaged."""
         first = record.start_of(self._scope.since_us) if self._scope.since_us else 1
         # The runs of other contracts matter only where limits are shared with them.
@@ -136,7 +136,7 @@ class Backtest:
                 on_entry()
         return self.result
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: PastEvent) -> None:
         header = entry.header
         if entry.contract != self._scope.contract:
             self._take_elsewhere(entry)
@@ -155,10 +155,12 @@ class Backtest:
             case _:
                 self._forget(header.run)
         run = self._runs.get(header.run)
-        if run is not None and header.type not in FROM_BESIDE:
-            run.active_at = header.at
+        if run is not None:
+            run.is_redacted = run.is_redacted or bool(header.sealed)
+            if header.type not in FROM_BESIDE:
+                run.active_at = header.at
 
-    def _opened(self, entry: Entry) -> None:
+    def _opened(self, entry: PastEvent) -> None:
         header, body = entry.header, entry.body(OpenedBody)
         if body is None:
             self._unreadable[header.run] = _ERASED
@@ -193,14 +195,14 @@ class Backtest:
         self._before.forget(run)
         self._after.forget(run)
 
-    def _resumed(self, entry: Entry) -> None:
+    def _resumed(self, entry: PastEvent) -> None:
         run, body = self._runs.get(entry.header.run), entry.body(ResumedBody)
         if run is None or body is None:
             return
         since = entry.header.at - run.active_at
         run.parked_us += max(0, since if body.idle_us is None else min(body.idle_us, since))
 
-    def _questioned(self, entry: Entry) -> None:
+    def _questioned(self, entry: PastEvent) -> None:
         header, run = entry.header, self._runs.get(entry.header.run)
         if run is None:
             return
@@ -216,7 +218,7 @@ class Backtest:
                 asked=known.asked, asked_at=known.asked_at, granted=granted, answered_at=header.at
             )
 
-    def _ended(self, entry: Entry) -> None:
+    def _ended(self, entry: PastEvent) -> None:
         header, run = entry.header, self._runs.get(entry.header.run)
         if run is None:
             return
@@ -237,7 +239,7 @@ class Backtest:
 
     # Decisions
 
-    def _decided(self, entry: Entry) -> None:
+    def _decided(self, entry: PastEvent) -> None:
         header = entry.header
         judged = self._scope.has(header.run, header.at)
         run = self._runs.get(header.run)
@@ -249,13 +251,14 @@ class Backtest:
         if run is None or body is None:
             self._not_readable(entry, judged)
             return
+        run.is_redacted = run.is_redacted or bool(header.sealed)
         call = _past(entry, body, run)
         if not judged:
             self._before.follow(call, run)
             self._after.follow(call, run)
             return
         before, after = self._judge(call, run)
-        proof = self._check(call, run, before)
+        proof = self._check(call, before)
         if proof is None or before.kind != call.verdict.kind:
             self._before.follow(call, run)
         else:
@@ -269,6 +272,7 @@ class Backtest:
             self._after.follow(call, run)
         else:
             self._after.note(call, run, after)
+        run.has_parted = run.has_parted or before.kind != after.kind
         self._compare(call, run, after)
 
     def _judge(self, call: PastDecision, run: PastRun) -> tuple[Judged, Judged]:
@@ -283,7 +287,7 @@ class Backtest:
         ]
         return judged[0], judged[1]
 
-    def _check(self, call: PastDecision, run: PastRun, before: Judged) -> str | None:
+    def _check(self, call: PastDecision, before: Judged) -> str | None:
         """The self-check: empty where the decision is made again, why it can't be told, `None` where it fails."""
         recorded = call.verdict
         if before.kind == UNDETERMINED and before.code != NOT_KEPT:
@@ -310,7 +314,7 @@ class Backtest:
         now, then = self._after.terms(run).limits.get(call.tool), run.recorded.limits.get(call.tool)
         return now is not None and bool(now.rates) and (then is None or now.rates != then.rates)
 
-    def _not_readable(self, entry: Entry, judged: bool) -> None:
+    def _not_readable(self, entry: PastEvent, judged: bool) -> None:
         header = entry.header
         why = self._unreadable.get(header.run, _ERASED)
         if header.verdict == "allow":
@@ -328,7 +332,7 @@ class Backtest:
             tool="erased",
             was=header.verdict,
             now=UNDETERMINED,
-            change=Change.UNDETERMINED,
+            change=VerdictChange.UNDETERMINED,
             rules=(),
             message=why,
             roles=(),
@@ -348,24 +352,24 @@ class Backtest:
             was=recorded.kind,
             now=after.kind,
             change=found,
-            rules=(recorded.rules if found is Change.LOOSENED else after.rules) or (after.code or recorded.code,),
+            rules=(recorded.rules if found is VerdictChange.LOOSENED else after.rules) or (after.code or recorded.code,),
             message=after.message,
             roles=after.roles,
             is_hypothetical=run.is_changed,
         )
         tally = self._report(compared)
         self._weigh(call, recorded.kind, after.kind, tally)
-        if found not in (Change.SAME, Change.UNDETERMINED):
+        if found not in (VerdictChange.SAME, VerdictChange.UNDETERMINED):
             run.is_changed = True
 
-    def _report(self, compared: Compared) -> Tally:
+    def _report(self, compared: Compared) -> DecisionTally:
         tally = self.result.hypothetical if compared.is_hypothetical else self.result.firm
         tally.add(compared)
         if self._on_compared is not None:
             self._on_compared(compared)
         return tally
 
-    def _weigh(self, call: PastDecision, was: str, now: str, tally: Tally) -> None:
+    def _weigh(self, call: PastDecision, was: str, now: str, tally: DecisionTally) -> None:
         """Writes and money that only one of the worlds has seen."""
         effects = self._effects.get(call.run)
         if effects is not None and was == "allow" and call.step in effects.let_through:
@@ -384,7 +388,7 @@ class Backtest:
 
     # Other contracts share the tenant's limits
 
-    def _take_elsewhere(self, entry: Entry) -> None:
+    def _take_elsewhere(self, entry: PastEvent) -> None:
         header = entry.header
         key = (header.run, header.span)
         if header.type == EventType.CALL_DECIDED and header.verdict == "allow":
@@ -413,7 +417,7 @@ def _demand(body: DecidedBody) -> Demand:
     return Demand(calls=calls, writes=writes, rows=rows, money=money, currency=currency, spend=spend)
 
 
-def _past(entry: Entry, body: DecidedBody, run: PastRun) -> PastDecision:
+def _past(entry: PastEvent, body: DecidedBody, run: PastRun) -> PastDecision:
     header = entry.header
     run.steps.add(header.span)
     at_us = body.judged_at
@@ -440,7 +444,7 @@ def _past(entry: Entry, body: DecidedBody, run: PastRun) -> PastDecision:
         demand=_demand(body),
         reserved=tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body.reserved),
         verdict=body.verdict,
-        stage=stage_of(body.verdict, body.args_digest),
+        reached=reached_by(body.verdict, body.args_digest),
         is_redacted=bool(header.sealed),
     )
 

@@ -205,6 +205,8 @@ def doubtful(facts: Mapping[str, Fact], past: Iterable[PastCall], args: Mapping[
     """The facts that concealed values leave open: an unequal pair may be equal, and nothing can be summed up."""
     calls = list(past)
     for name, fact in facts.items():
+        if not fact.where and fact.sum is None:
+            continue
         tool = tool_of(fact)
         if any(call.tool == tool and _is_open(fact, call, args) for call in calls):
             yield name

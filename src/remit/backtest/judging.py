@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from remit.backtest.backtest import Backtest, Result, Scope
 from remit.backtest.proposals import recorded_terms
-from remit.backtest.recorded import Record
+from remit.backtest.recorded import RecordReader
 from remit.backtest.tally import Compared
 from remit.backtest.terms import Terms
 from remit.errors import RunError
@@ -31,12 +31,12 @@ class Judging:
     on_entry: Callable[[], None] | None = None
 
 
-def record_of(remit: Remit) -> Record:
+def record_of(remit: Remit) -> RecordReader:
     """The project's record, as a backtest reads it."""
-    return Record(remit.database, remit.vault, remit.tenant)
+    return RecordReader(remit.database, remit.vault, remit.tenant)
 
 
-def judge(remit: Remit, terms: Terms, judging: Judging = Judging()) -> Result:  # noqa: B008 - a frozen value
+def judge(remit: Remit, terms: Terms, judging: Judging = Judging()) -> Result:
     """Decide the recorded calls of the terms' contract again. Reads, and nothing else.
 
     Raises `RunError` (code `not_reproduced`) where the recorded terms don't come to the recorded decisions.
@@ -56,7 +56,7 @@ def judge(remit: Remit, terms: Terms, judging: Judging = Judging()) -> Result:  
     return result
 
 
-async def judge_on_record(remit: Remit, terms: Terms, judging: Judging = Judging()) -> Result:  # noqa: B008
+async def judge_on_record(remit: Remit, terms: Terms, judging: Judging = Judging()) -> Result:
     """The same, and that it was done stands on the register, with its counts."""
     result = judge(remit, terms, judging)
     body = {

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 from msgspec.structs import replace
 
 from remit.backtest.blind import Gaps, Sight, conceals, doubtful, gaps_in, without
-from remit.backtest.rules import Asking, ToolRules, Unknown, are_alike, decision
+from remit.backtest.rules import Asking, ToolRules, Untold, are_alike, decision
 from remit.backtest.terms import Terms
-from remit.backtest.world import PastDecision, PastRun, Standing, Stage
+from remit.backtest.world import PastDecision, PastRun, Reached, RunInWorld
 from remit.contracts.model import Fact
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount
 from remit.limits.meters import Quantity
 from remit.policy.decision import PolicyDecision
 from remit.policy.facts import Facts
-from remit.policy.session import SessionFacts
+from remit.policy.session import FactValue, SessionFacts
 from remit.tools.spec import Resource
 from remit.values import ValueRefused
 
-Said = PolicyDecision | Unknown | ValueRefused
+Said = PolicyDecision | Untold | ValueRefused
 """What a policy says; `ValueRefused` where a value has no exact form in Cedar."""
 
 
@@ -49,14 +48,14 @@ class Policies:
     def __init__(self) -> None:
         self._groups: dict[tuple[int, ...], tuple[_Group, ...]] = {}
 
-    def say(self, call: PastDecision, run: PastRun, sides: Sequence[tuple[Terms, Standing]]) -> list[Said]:
+    def say(self, call: PastDecision, run: PastRun, sides: Sequence[tuple[Terms, RunInWorld]]) -> list[Said]:
         """What the policy of each side says of a call, in their order."""
         rules = tuple(terms.tools[call.tool] for terms, _ in sides)
         said: list[Said] = []
         at = 0
         for group in self._grouped(rules):
             mine = sides[at : at + len(group.sides)]
-            found = [_facts(call, run, terms, standing, group) for terms, standing in mine]
+            found = self._found(call, run, mine, group)
             if all(one == found[0] for one in found):
                 said += _asked(found[0], group, call)
             else:
@@ -65,6 +64,18 @@ class Policies:
                     said += _asked(_facts(call, run, terms, standing, single), single, call)
             at += len(group.sides)
         return said
+
+    def _found(
+        self, call: PastDecision, run: PastRun, mine: Sequence[tuple[Terms, RunInWorld]], group: _Group
+    ) -> list[_Found]:
+        found = [_facts(call, run, *mine[0], group)]
+        for terms, standing in mine[1:]:
+            if run.has_parted or not _have_alike(mine[0][0], terms, call.tool, group.reads):
+                found.append(_facts(call, run, terms, standing, group))
+            else:
+                # The same calls lie behind it, so the same is told of them.
+                found.append(found[0])
+        return found
 
     def _grouped(self, rules: tuple[ToolRules, ...]) -> tuple[_Group, ...]:
         key = tuple(id(side) for side in rules)
@@ -76,25 +87,19 @@ class Policies:
         return known
 
 
-_Found = tuple[Facts, Mapping[str, str]] | Unknown
+_Found = tuple[Facts, Mapping[str, str]] | Untold
 """The facts of a call, and those of the session that can't be told, each with why."""
 
 
-def _facts(call: PastDecision, run: PastRun, terms: Terms, standing: Standing, group: _Group) -> _Found:
+def _facts(call: PastDecision, run: PastRun, terms: Terms, standing: RunInWorld, group: _Group) -> _Found:
     resource = _resource(call, terms)
-    if isinstance(resource, Unknown):
+    if isinstance(resource, Untold):
         return resource
-    budget = terms.contract.budget
-    session: dict[str, Any] = {}
+    session: dict[str, FactValue] = {}
     doubt: dict[str, str] = {}
     if group.facts:
         session = dict(group.session.of(standing.past, call.args, call.at_us))
-        doubt = _doubts(group.facts, standing, call)
-    left = {
-        "calls": budget.calls - call.proposed,
-        "writes": budget.writes - standing.usage.used(Quantity.WRITES),
-        "spend_microusd": amount(budget.spend).units * MICROUSD_PER_UNIT - standing.usage.used(Quantity.SPEND),
-    }
+        doubt = _doubts(group.facts, standing, call, run)
     facts = Facts(
         principal=call.principal,
         tenant=terms.tenant,
@@ -109,7 +114,7 @@ def _facts(call: PastDecision, run: PastRun, terms: Terms, standing: Standing, g
         classes=call.classes,
         autonomy=terms.actions[call.tool].autonomy if "autonomy" in group.reads else "",
         session=session,
-        budget_left=left if "budget_left" in group.reads else {},
+        budget_left=_budget_left(terms, standing, call) if "budget_left" in group.reads else {},
         attempt=standing.rejections.get(call.tool, 0) + 1 if "attempt" in group.reads else 0,
         run_calls=call.proposed,
         at_us=call.at_us,
@@ -117,30 +122,48 @@ def _facts(call: PastDecision, run: PastRun, terms: Terms, standing: Standing, g
     return facts, doubt
 
 
-def _doubts(facts: Mapping[str, Fact], standing: Standing, call: PastDecision) -> dict[str, str]:
+def _have_alike(one: Terms, other: Terms, tool: str, reads: Container[str]) -> bool:
+    """Whether two terms give a call the same autonomy and budget, as far as that is read."""
+    if "budget_left" in reads and one.contract.budget != other.contract.budget:
+        return False
+    return "autonomy" not in reads or one.actions[tool].autonomy == other.actions[tool].autonomy
+
+
+def _budget_left(terms: Terms, standing: RunInWorld, call: PastDecision) -> dict[str, int]:
+    budget = terms.contract.budget
+    return {
+        "calls": budget.calls - call.proposed,
+        "writes": budget.writes - standing.usage.used(Quantity.WRITES),
+        "spend_microusd": amount(budget.spend).units * MICROUSD_PER_UNIT - standing.usage.used(Quantity.SPEND),
+    }
+
+
+def _doubts(
+    facts: Mapping[str, Fact], standing: RunInWorld, call: PastDecision, run: PastRun
+) -> dict[str, str]:
     doubt: dict[str, str] = {}
     if standing.unsure:
         tools = frozenset(standing.unsure.values())
         why = "which depends on a call that was not carried out on record"
         doubt = {name: why for name, fact in facts.items() if {fact.seen, fact.count, fact.sum, fact.last} & tools}
-    if standing.past:
+    if run.is_redacted and standing.past:
         doubt |= dict.fromkeys(doubtful(facts, standing.past, call.args), "which depends on concealed values")
     return doubt
 
 
-def _resource(call: PastDecision, terms: Terms) -> Resource | Unknown:
+def _resource(call: PastDecision, terms: Terms) -> Resource | Untold:
     spec = terms.specs[call.tool]
     if call.resource is None:
-        if spec.resource_kind == "Tool" and call.stage >= Stage.LOCATED:
+        if spec.resource_kind == "Tool" and call.reached >= Reached.LOCATED:
             return Resource(kind="Tool", id=spec.name, tenant=terms.tenant, region=terms.contract.region)
-        return Unknown(because="the object that it is about was not looked up")
+        return Untold(because="the object that it is about was not looked up")
     if call.resource["kind"] != spec.resource_kind:
-        return Unknown(because=f"its object was of kind `{call.resource['kind']}` then")
+        return Untold(because=f"its object was of kind `{call.resource['kind']}` then")
     return Resource(**call.resource)
 
 
 def _asked(found: _Found, group: _Group, call: PastDecision) -> list[Said]:
-    if isinstance(found, Unknown):
+    if isinstance(found, Untold):
         return [found for _ in group.sides]
     facts, doubt = found
     gaps = _gaps(facts, doubt, group, call)

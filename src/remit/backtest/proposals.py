@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposal:
+class Alternative:
     """What is to be judged by; one of the first three is given. `contract_name`: whose runs, where that isn't clear."""
 
     policy: Path | None = None
@@ -65,15 +65,15 @@ def _at_hand(remit: Remit) -> Mapping[str, Any]:
     return found
 
 
-def proposed_terms(remit: Remit, proposal: Proposal) -> Terms:
+def proposed_terms(remit: Remit, alternative: Alternative) -> Terms:
     """The terms that a proposal means. Raises `ConfigError`, `RunError` (code `release_not_found`)."""
-    if proposal.release is not None:
-        return _of_release(remit, proposal.release)
-    if proposal.contract is not None:
-        return _of_contract(remit, proposal.contract)
-    if proposal.policy is not None:
-        return _of_policy(remit, proposal.policy, proposal.contract_name)
-    return at_hand(remit, proposal.contract_name or _only_contract(remit))
+    if alternative.release is not None:
+        return _of_release(remit, alternative.release)
+    if alternative.contract is not None:
+        return _of_contract(remit, alternative.contract)
+    if alternative.policy is not None:
+        return _of_policy(remit, alternative.policy, alternative.contract_name)
+    return at_hand(remit, alternative.contract_name or _only_contract(remit))
 
 
 def at_hand(remit: Remit, name: str) -> Terms:
@@ -153,7 +153,7 @@ def _of_contract(remit: Remit, given: Path) -> Terms:
 def _name_in(file: Path) -> str:
     document = parse_yaml(_text(file), str(file))
     value: Any = document.value
-    name = value.get("contract") if isinstance(value, dict) else None
+    name: object = cast("dict[str, Any]", value).get("contract") if isinstance(value, dict) else None
     if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
         raise ConfigError(f"`{file}` names no contract; it begins with `contract: NAME`")
     return name
@@ -197,4 +197,4 @@ def _mapping(bundle: Any) -> Mapping[str, Any]:
     return bundle
 
 
-__all__ = ["Proposal", "at_hand", "proposed_terms", "recorded_terms", "with_contract", "with_policy"]
+__all__ = ["Alternative", "at_hand", "proposed_terms", "recorded_terms", "with_contract", "with_policy"]

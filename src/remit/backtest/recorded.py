@@ -122,7 +122,7 @@ class AnsweredBody(msgspec.Struct, frozen=True, kw_only=True):
     decision: str
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event: its header, checked, and its row and keys for whoever needs the body."""
 
     seq: int
@@ -142,7 +142,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
             raise events.corrupt(self.row, f"its body is not of the form of its type: {error}") from error
 
 
-class Record:
+class RecordReader:
     """The runs of one tenant, read in the order in which things happened."""
 
     def __init__(self, database: Database, vault: Vault, tenant: str) -> None:
@@ -150,7 +150,7 @@ class Record:
         self._vault = vault
         self._tenant = tenant
 
-    def entries(self, first_seq: int, last_seq: int, contract: str | None = None) -> Iterator[Entry]:
+    def entries(self, first_seq: int, last_seq: int, contract: str | None = None) -> Iterator[PastEvent]:
         """Every event that matters here, from `first_seq` to `last_seq`, of one contract or of all.
 
         One query a page; keys are opened once a run.
@@ -169,7 +169,7 @@ class Record:
                 return
             at = page[-1].seq
 
-    def _page(self, after: int, last_seq: int, contract: str | None) -> Select[Any]:
+    def _page(self, after: int, last_seq: int, contract: str | None) -> Any:
         columns = (_E.seq, _E.run, _E.n, _E.type, _E.at, _E.hash, _E.header, _E.body)
         joined = schema.events.join(schema.runs, _R.run == _E.run).join(schema.run_keys, _K.run == _E.run)
         query = select(*columns, _R.contract, _K.body_key).select_from(joined)
@@ -178,7 +178,7 @@ class Record:
             query = query.where(_R.contract == contract)
         return query.where(within).order_by(_E.seq).limit(PAGE)
 
-    def _entry(self, found: Any, keys: dict[str, RunKeys]) -> Entry:
+    def _entry(self, found: Any, keys: dict[str, RunKeys]) -> PastEvent:
         row = Row(
             tenant=self._tenant,
             run=found.run,
@@ -197,7 +197,7 @@ class Record:
             body_key = None if found.body_key is None else bytes(found.body_key)
             # The key of the originals is not even unwrapped.
             known = keys[row.run] = self._vault.open(row.run, WrappedKeys(body=body_key, sealed=None))
-        return Entry(seq=found.seq, contract=found.contract, header=events.header_of(row), row=row, keys=known)
+        return PastEvent(seq=found.seq, contract=found.contract, header=events.header_of(row), row=row, keys=known)
 
     def end(self) -> int:
         """The `seq` of the last event."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import cedarpy
 import msgspec
@@ -134,6 +134,8 @@ class Asking:
             "principal": {"type": AGENT, "id": principal_of(first.contract)},
             "action": {"type": "Action", "id": first.spec.name},
         }
+        self._object = (b"", self._agent)
+        """The latest object, as Cedar knows it; calls about one follow each other."""
         self._known: dict[bytes, tuple[Applied, ...]] = {}
 
     def about(self, facts: Facts) -> tuple[Applied, ...]:
@@ -157,7 +159,10 @@ class Asking:
         request: dict[str, Any] = {**self._asked, "resource": uid, "context": context.decode()}
         entities = self._agent
         if self._attributes:
-            entities = entities.with_added_json_str(entity.decode())  # pyright: ignore[reportUnknownMemberType]
+            if entity != self._object[0]:
+                added = entities.with_added_json_str(entity.decode())  # pyright: ignore[reportUnknownMemberType]
+                self._object = (entity, added)
+            entities = self._object[1]
         result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
             request, self._policies, entities
         )
@@ -166,7 +171,7 @@ class Asking:
             said = ["the request can't be decided"]
         broken = {match[1]: error for error in said if (match := _BROKEN.search(error))}
         of_all = [error for error in said if not _BROKEN.search(error)]
-        reasons = frozenset(cast("list[str]", result.diagnostics.reasons))
+        reasons = frozenset(result.diagnostics.reasons)
         return tuple(
             Applied(
                 rules=frozenset(names[name] for name in reasons if name in names),
@@ -179,7 +184,7 @@ class Asking:
         )
 
 
-class Unknown(msgspec.Struct, frozen=True, kw_only=True):
+class Untold(msgspec.Struct, frozen=True, kw_only=True):
     """What can't be told from the record: `because` says what is missing."""
 
     because: str
@@ -190,7 +195,7 @@ _NOT_BLIND: Mapping[str, str] = {}
 
 def decision(
     side: ToolRules, applied: Applied, blind: Mapping[str, str] = _NOT_BLIND
-) -> PolicyDecision | Unknown:
+) -> PolicyDecision | Untold:
     """What rules that apply come to. `blind`: rules that the record doesn't tell of, each with what is missing."""
     seen = [side.rules[name] for name in sorted(applied.rules) if name not in blind]
     hard = tuple(rule.id for rule in seen if not rule.is_permit and rule.hold is None)
@@ -209,7 +214,7 @@ def decision(
         return must_hold(side, holds)
     doubt = doubt or [rule for rule in unseen if rule.hold is not None]
     if doubt:
-        return Unknown(because=f"rule `{doubt[0].id}` reads {blind[doubt[0].id]}")
+        return Untold(because=f"rule `{doubt[0].id}` reads {blind[doubt[0].id]}")
     return Permitted(rules=grants)
 
 

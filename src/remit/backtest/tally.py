@@ -18,7 +18,7 @@ EXAMPLES = 5
 """How many places are named of each group."""
 
 
-class Change(StrEnum):
+class VerdictChange(StrEnum):
     """How a verdict compares with the recorded one, in the order allow, hold, deny."""
 
     SAME = "same"
@@ -29,15 +29,15 @@ class Change(StrEnum):
     UNDETERMINED = "undetermined"
 
 
-def change(was: str, now: str) -> Change:
+def change(was: str, now: str) -> VerdictChange:
     """The change from one kind of verdict to another."""
     if now not in _RANKS:
-        return Change.UNDETERMINED
+        return VerdictChange.UNDETERMINED
     if (was, now) == ("allow", "hold"):
-        return Change.HELD
+        return VerdictChange.HELD
     if _RANKS[now] == _RANKS[was]:
-        return Change.SAME
-    return Change.TIGHTENED if _RANKS[now] < _RANKS[was] else Change.LOOSENED
+        return VerdictChange.SAME
+    return VerdictChange.TIGHTENED if _RANKS[now] < _RANKS[was] else VerdictChange.LOOSENED
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     was: str
     now: str
-    change: Change
+    change: VerdictChange
     rules: tuple[str, ...]
     message: str
     roles: tuple[str, ...]
@@ -58,7 +58,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(kw_only=True, slots=True)
-class Moved:
+class Volume:
     """Writes, and money by currency in ten-thousandths."""
 
     writes: int = 0
@@ -92,15 +92,15 @@ GROUPED = ("rule", "tool", "contract", "principal")
 
 
 @dataclass(kw_only=True, slots=True)
-class Tally:
+class DecisionTally:
     """The counts of some decisions."""
 
     decisions: int = 0
     changes: Counter[str] = field(default_factory=Counter[str])
     approvals: Counter[str] = field(default_factory=Counter[str])
     """By role: how often somebody would have been asked who was not."""
-    stopped: Moved = field(default_factory=Moved)
-    let_through: Moved = field(default_factory=Moved)
+    stopped: Volume = field(default_factory=Volume)
+    let_through: Volume = field(default_factory=Volume)
     groups: dict[str, dict[str, Group]] = field(default_factory=lambda: {name: {} for name in GROUPED})
     because: dict[str, Group] = field(default_factory=dict[str, Group])
     """What can't be told, by what is missing."""
@@ -108,9 +108,9 @@ class Tally:
     def add(self, compared: Compared) -> None:
         self.decisions += 1
         self.changes[compared.change] += 1
-        if compared.change is Change.SAME:
+        if compared.change is VerdictChange.SAME:
             return
-        if compared.change is Change.UNDETERMINED:
+        if compared.change is VerdictChange.UNDETERMINED:
             self.because.setdefault(compared.message, Group()).add(compared)
             return
         if compared.now == "hold" and compared.was != "hold":
@@ -125,7 +125,7 @@ class Tally:
         yield "principal", compared.principal
 
     def counts(self) -> dict[str, int]:
-        return {"decisions": self.decisions, **{each.value: self.changes[each] for each in Change}}
+        return {"decisions": self.decisions, **{each.value: self.changes[each] for each in VerdictChange}}
 
     def as_json(self) -> dict[str, Any]:
         """All of it; the examples are `RUN STEP`, as `remit show RUN` has them."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from remit.backtest.recorded import AskedBody, VerdictBody
-from remit.backtest.rules import Unknown
+from remit.backtest.rules import Untold
 from remit.backtest.terms import Terms
 from remit.contracts.model import Action
 from remit.contracts.quantities import duration_ms
@@ -44,7 +44,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     is_carried: bool = False
 
 
-class Stage(IntEnum):
+class Reached(IntEnum):
     """Up to which check a recorded call came; the order is that of `remit.gate.gate`."""
 
     AUTHENTICATE = 1
@@ -60,39 +60,39 @@ class Stage(IntEnum):
 
 
 _STOPPED = {
-    "not_granted": Stage.GRANTED,
-    "retries_exhausted": Stage.BOUNDED,
-    "too_large": Stage.WELL_FORMED,
-    "credential_in_arguments": Stage.LABELLED,
-    "object_not_found": Stage.LOCATED,
-    "object_not_located": Stage.LOCATED,
-    "system_unreachable": Stage.LOCATED,
-    "scope_missing": Stage.PERMITTED,
-    "forbidden": Stage.PERMITTED,
-    "policy_ambiguous": Stage.PERMITTED,
-    "not_verified": Stage.VERIFIED,
-    "approval_denied": Stage.APPROVED,
-    "approval_expired": Stage.APPROVED,
-    "approval_stale": Stage.APPROVED,
-    "principal_disabled": Stage.RECORDED,
+    "not_granted": Reached.GRANTED,
+    "retries_exhausted": Reached.BOUNDED,
+    "too_large": Reached.WELL_FORMED,
+    "credential_in_arguments": Reached.LABELLED,
+    "object_not_found": Reached.LOCATED,
+    "object_not_located": Reached.LOCATED,
+    "system_unreachable": Reached.LOCATED,
+    "scope_missing": Reached.PERMITTED,
+    "forbidden": Reached.PERMITTED,
+    "policy_ambiguous": Reached.PERMITTED,
+    "not_verified": Reached.VERIFIED,
+    "approval_denied": Reached.APPROVED,
+    "approval_expired": Reached.APPROVED,
+    "approval_stale": Reached.APPROVED,
+    "principal_disabled": Reached.RECORDED,
 }
 _WITH_ARGUMENTS = {
-    "limit_exhausted": (Stage.BOUNDED, Stage.RECORDED),
-    "arguments_invalid": (Stage.WELL_FORMED, Stage.PERMITTED),
-    "gate_failed": (Stage.WELL_FORMED, Stage.LOCATED),
+    "limit_exhausted": (Reached.BOUNDED, Reached.RECORDED),
+    "arguments_invalid": (Reached.WELL_FORMED, Reached.PERMITTED),
+    "gate_failed": (Reached.WELL_FORMED, Reached.LOCATED),
 }
 """What two checks say alike: the first of them before the arguments are kept, the second after."""
 
 
-def stage_of(verdict: VerdictBody, args_digest: str) -> Stage:
+def reached_by(verdict: VerdictBody, args_digest: str) -> Reached:
     """Up to which check a call came."""
     if verdict.kind == "allow":
-        return Stage.RECORDED
+        return Reached.RECORDED
     if verdict.kind == "hold":
-        return Stage.APPROVED
+        return Reached.APPROVED
     if verdict.code in _WITH_ARGUMENTS:
         return _WITH_ARGUMENTS[verdict.code][bool(args_digest)]
-    return _STOPPED.get(verdict.code, Stage.AUTHENTICATE)
+    return _STOPPED.get(verdict.code, Reached.AUTHENTICATE)
 
 
 class PastDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class PastDecision(msgspec.Struct, frozen=True, kw_only=True):
     demand: Demand
     reserved: tuple[Reserved, ...]
     verdict: VerdictBody
-    stage: Stage
+    reached: Reached
     is_redacted: bool
 
 
@@ -142,7 +142,11 @@ class PastRun:
     parked_us: int = 0
     steps: set[str] = field(default_factory=set[str])
     questions: dict[str, Question] = field(default_factory=dict[str, Question])
+    is_redacted: bool = False
+    """Whether anything of it was concealed."""
     is_counted: bool = False
+    has_parted: bool = False
+    """Whether the worlds have come to differ about it."""
     is_changed: bool = False
     """Whether one of its decisions came out otherwise: what lies behind is hypothetical."""
 
@@ -157,7 +161,7 @@ class _Taken:
 
 
 @dataclass(kw_only=True, slots=True)
-class Standing:
+class RunInWorld:
     """How one run stands in one world."""
 
     usage: RunUsage = field(default_factory=RunUsage)
@@ -180,14 +184,14 @@ class World:
         self._terms = terms
         self._text = text
         self.meters = Meters({}, 0)
-        self._runs: dict[str, Standing] = {}
+        self._runs: dict[str, RunInWorld] = {}
 
     def terms(self, run: PastRun) -> Terms:
         return self._terms or run.recorded
 
-    def standing(self, run: str) -> Standing:
+    def standing(self, run: str) -> RunInWorld:
         """How a run stands here."""
-        return self._runs.get(run) or self._runs.setdefault(run, Standing())
+        return self._runs.get(run) or self._runs.setdefault(run, RunInWorld())
 
     def forget(self, run: str) -> None:
         """The run is over."""
@@ -200,27 +204,27 @@ class World:
         terms, standing = self.terms(run), self.standing(run.run)
         if call.step in standing.carried_out and call.verdict.kind != "defer":
             return Judged(kind="allow", rules=call.verdict.rules, is_carried=True)
-        if call.stage is Stage.AUTHENTICATE:
+        if call.reached is Reached.AUTHENTICATE:
             return _carried(call)
         if call.tool not in terms.tools:
             return Judged(kind="deny", code="not_granted", message=f"`{call.tool}` is not granted")
-        if call.stage is Stage.GRANTED:
+        if call.reached is Reached.GRANTED:
             if call.tool in run.recorded.tools:
                 return _carried(call)
             return _not_kept("the tool was not granted")
         bound = _bound(call, run, standing, terms)
         if bound is not None:
             return bound
-        if call.stage is Stage.BOUNDED:
+        if call.reached is Reached.BOUNDED:
             return _not_kept("the run had no calls, time or attempts left")
-        return _carried(call) if call.stage <= Stage.LOCATED or call.verdict.code == "scope_missing" else None
+        return _carried(call) if call.reached <= Reached.LOCATED or call.verdict.code == "scope_missing" else None
 
     def after_policy(
-        self, call: PastDecision, run: PastRun, decision: PolicyDecision | Unknown | ValueRefused
+        self, call: PastDecision, run: PastRun, decision: PolicyDecision | Untold | ValueRefused
     ) -> Judged:
         """What the policy's decision comes to: verifiers, people, limits. What it needs is reserved."""
         match decision:
-            case Unknown(because=why):
+            case Untold(because=why):
                 return Judged(kind=UNDETERMINED, message=why)
             case ValueRefused():
                 return Judged(kind="reject", code="arguments_invalid", message=decision.message)
@@ -368,10 +372,9 @@ class World:
         self._remember(standing, run, taken.call, type(carried).__name__.lower(), result)
         standing.carried_out[step] = None
 
-    def _remember(self, standing: Standing, run: PastRun, call: PastDecision, outcome: str, result: Json) -> None:
+    def _remember(self, standing: RunInWorld, run: PastRun, call: PastDecision, outcome: str, result: Json) -> None:
         if call.tool in self.terms(run).told_of or call.tool in run.recorded.told_of:
-            args = call.args if call.args_digest else {}
-            past = PastCall(tool=call.tool, outcome=outcome, args=args, result=result, at_us=call.at_us)
+            past = PastCall(tool=call.tool, outcome=outcome, args=call.args, result=result, at_us=call.at_us)
             standing.past.append(past)
 
 
@@ -388,7 +391,7 @@ def _exhausted(label: str) -> Judged:
     return Judged(kind="deny", code="limit_exhausted", rules=(f"limit: {label}",), message=f"limit reached: {label}")
 
 
-def _bound(call: PastDecision, run: PastRun, standing: Standing, terms: Terms) -> Judged | None:
+def _bound(call: PastDecision, run: PastRun, standing: RunInWorld, terms: Terms) -> Judged | None:
     budget = terms.contract.budget
     if call.proposed > budget.calls:
         return _exhausted(f"{budget.calls} calls, budget of the run")
@@ -406,7 +409,7 @@ def _verified(
     if not action.verify:
         return decision
     before = run.recorded.actions.get(call.tool)
-    asked = frozenset(before.verify if before else ()) if call.stage >= Stage.VERIFIED else frozenset[str]()
+    asked = frozenset(before.verify if before else ()) if call.reached >= Reached.VERIFIED else frozenset[str]()
     missing = sorted(frozenset(action.verify) - asked)
     if missing:
         return Judged(kind=UNDETERMINED, message=f"verifier `{missing[0]}` was not asked")
