@@ -396,7 +396,7 @@ class Backtest:
             if body is None:
                 self._lost_until = max(self._lost_until, header.at + LONGEST_WINDOW_US)
                 return
-            reserved = tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body.reserved if m.startswith("tenant/"))
+            reserved = tuple(one for one in _reserved(body) if one.meter.startswith("tenant/"))
             if reserved:
                 self._elsewhere[key] = (reserved, _demand(body))
                 for world in (self._before, self._after):
@@ -410,6 +410,10 @@ class Backtest:
             if carried is not None:
                 for world in (self._before, self._after):
                     world.settle(reserved, demand, carried, header.cost_microusd)
+
+
+def _reserved(body: DecidedBody) -> tuple[Reserved, ...]:
+    return tuple(Reserved(meter=m, quantity=q, bucket=b, amount=a) for m, q, b, a in body.reserved)
 
 
 def _demand(body: DecidedBody) -> Demand:
@@ -442,7 +446,7 @@ def _past(entry: PastEvent, body: DecidedBody, run: PastRun) -> PastDecision:
         fields=body.fields,
         resource=body.resource,
         demand=_demand(body),
-        reserved=tuple(Reserved(meter=m, bucket=b, amount=a) for m, b, a in body.reserved),
+        reserved=_reserved(body),
         verdict=body.verdict,
         reached=reached_by(body.verdict, body.args_digest),
         is_redacted=bool(header.sealed),

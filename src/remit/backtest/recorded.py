@@ -11,6 +11,7 @@ from sqlalchemy import Select, and_, func, select
 from remit.journal import events
 from remit.journal.events import EventType, Header, Row
 from remit.journal.vault import RunKeys, Vault, WrappedKeys
+from remit.limits.meters import Quantity
 from remit.storage import schema
 from remit.storage.database import Database, storage_errors
 
@@ -79,7 +80,7 @@ class DecidedBody(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     demand: tuple[int, int, int, int, str, int]
-    reserved: tuple[tuple[str, int, int], ...] = ()
+    reserved: tuple[tuple[str, Quantity, int, int], ...] = ()
     verdict: VerdictBody
     judged_at: int | None = None
     proposed: int | None = None

@@ -24,9 +24,10 @@ from remit.policy.cedar_schema import AGENT, Record
 from remit.policy.compile import USUAL_WITHIN_MS, Compiled, Granted, principal_of
 from remit.policy.decision import Forbidden, MustHold, Permitted, PolicyDecision, Undecided, agent_entity
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
+from remit.policy.screen import policies, screen
 from remit.policy.session import SessionFacts
 from remit.tools.spec import ToolSpec
-from remit.values import Json, encode
+from remit.values import Json, decode, encode
 
 _BROKEN = re.compile(r"policy `(r[0-9]+)`")
 _REMEMBERED = 4_096
@@ -111,25 +112,24 @@ class Asking:
 
     def __init__(self, *sides: ToolRules) -> None:
         first = sides[0]
-        texts: dict[str, str] = {}
-        policies: dict[str, pst.Template] = {}
+        rules: dict[str, Rule] = {}
         self._names: list[dict[str, str]] = []
         context: Reads = {}
         resource: Reads = {}
+        agent: Reads = {}
         for side in sides:
             names: dict[str, str] = {}
             for rule in side.rules.values():
-                name = texts.setdefault(rule.statement.text, f"r{len(texts)}")
-                names[name] = rule.id
-                policies[name] = replace(rule.template, id=name, effect="permit", annotations={})
+                named = rules.setdefault(rule.statement.text, replace(rule, id=f"r{len(rules)}"))
+                names[named.id] = rule.id
+                agent = joined(agent, rule.reads("principal"))
             self._names.append(names)
             context, resource = joined(context, side.context), joined(resource, side.resource)
-        self._policies = cedarpy.PolicySet.from_pst(
-            pst.PolicySet(templates={}, static_policies=policies, template_links=())
-        )
+        self._policies = policies({rule.id: replace(rule.template, effect="permit") for rule in rules.values()})
+        self._screen = screen(list(rules.values()), context, resource)
         self._shape = ContextShape(first.granted.type, context)
         self._attributes = record_converter(first.kind, resource) if resource else None
-        self._agent = agent_entity(principal_of(first.contract), first.contract)
+        self._agent = agent_entity(first.contract, agent)
         self._asked = {
             "principal": {"type": AGENT, "id": principal_of(first.contract)},
             "action": {"type": "Action", "id": first.spec.name},
@@ -149,11 +149,28 @@ class Asking:
         key = entity + context
         known = self._known.get(key)
         if known is None:
-            known = self._ask(context, uid, entity)
+            known = self._screened(uid, attributes, context) or self._ask(context, uid, entity)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[key] = known
         return known
+
+    def _screened(self, uid: Json, attributes: Mapping[str, Json], context: bytes) -> tuple[Applied, ...] | None:
+        """Which grants and holds apply, where no hard forbid does and nothing is broken: the usual and fastest case."""
+        laid_out = self._screen and self._screen.context(decode(context), attributes)
+        if self._screen is None or laid_out is None:
+            return None
+        request: dict[str, Any] = {**self._asked, "resource": uid, "context": encode(laid_out).decode()}
+        result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
+            request, self._screen.policies, self._agent
+        )
+        if result.decision is not cedarpy.Decision.Allow or result.diagnostics.errors:
+            return None
+        reasons = result.diagnostics.reasons
+        return tuple(
+            Applied(rules=frozenset(names[name] for name in reasons if name in names), errors={})
+            for names in self._names
+        )
 
     def _ask(self, context: bytes, uid: Json, entity: bytes) -> tuple[Applied, ...]:
         request: dict[str, Any] = {**self._asked, "resource": uid, "context": context.decode()}
