@@ -163,7 +163,7 @@ def _text(file: Path) -> str:
     try:
         return read_text(file, str(file))
     except Unreadable as error:
-        raise ConfigError(error.problem.message) from error
+        raise ConfigError(f"`{file}`: {error.problem.message}") from error
 
 
 def _read(remit: Remit, folder: Path, root: Path) -> Terms:

@@ -198,7 +198,8 @@ class RunUsage:
 
     def take(self, rules: ActionRules, demand: Demand) -> None:
         """Take what a call needs, whatever room there is: it is known to have been carried out."""
-        self._add(rules, demand, 1)
+        for rule in rules.per_run:
+            self._used[rule.meter] = self._used.get(rule.meter, 0) + demand.of(rule)
 
     def release(self, rules: ActionRules, demand: Demand) -> None:
         if demand == NOTHING:
