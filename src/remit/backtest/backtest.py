@@ -342,7 +342,7 @@ class Backtest:
 
     def _compare(self, call: PastDecision, run: PastRun, after: Judged) -> None:
         recorded = call.verdict
-        found = change(recorded.kind, after.kind)
+        found = change(recorded.kind, recorded.code, after.kind)
         compared = Compared(
             run=call.run,
             step=call.step,

@@ -25,15 +25,15 @@ class VerdictChange(StrEnum):
     TIGHTENED = "tightened"
     LOOSENED = "loosened"
     HELD = "held"
-    """Allowed on record; a person would be asked."""
+    """Allowed on record, or answered by a person; somebody would be asked what nobody was asked then."""
     UNDETERMINED = "undetermined"
 
 
-def change(was: str, now: str) -> VerdictChange:
-    """The change from one kind of verdict to another."""
+def change(was: str, code: str, now: str) -> VerdictChange:
+    """The change from a recorded verdict, with its code, to another kind of verdict."""
     if now not in _RANKS:
         return VerdictChange.UNDETERMINED
-    if (was, now) == ("allow", "hold"):
+    if now == "hold" and (was == "allow" or code.startswith("approval_")):
         return VerdictChange.HELD
     if _RANKS[now] == _RANKS[was]:
         return VerdictChange.SAME

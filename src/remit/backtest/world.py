@@ -160,6 +160,13 @@ class _Taken:
     reserved: tuple[Reserved, ...]
 
 
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person is asked in a world: the digest of the question, and its terms."""
+
+    question: str
+    terms: MustHold
+
+
 @dataclass(kw_only=True, slots=True)
 class RunInWorld:
     """How one run stands in one world."""
@@ -169,6 +176,10 @@ class RunInWorld:
     rejections: dict[str, int] = field(default_factory=dict[str, int])
     carried_out: dict[str, _Taken | None] = field(default_factory=dict[str, "_Taken | None"])
     """By step; `None` once it is known what came of it."""
+    asked: dict[str, _Asked] = field(default_factory=dict[str, "_Asked"])
+    """What a person was asked first, by step."""
+    followed: set[str] = field(default_factory=set[str])
+    """Steps that were held on record, and are taken here as they were."""
     unsure: dict[str, str] = field(default_factory=dict[str, str])
     """Steps that are carried out in this world alone, so that nobody knows what came of them; with their tools."""
 
@@ -253,22 +264,24 @@ class World:
         return self._reserve(call, run, verified.rules)
 
     def _answered(self, call: PastDecision, run: PastRun, asked: MustHold) -> Judged | None:
-        """What a person's recorded answer comes to; `None` where it lets the call on.
+        """What a person's answer comes to; `None` where it lets the call on.
 
-        Under other terms than the recorded ones only an answer to the very same question counts.
+        Under other terms a recorded answer counts only where the very same question would have been put before it.
         """
-        terms, known = self.terms(run), run.questions.get(call.step)
+        terms, standing, known = self.terms(run), self.standing(run.run), run.questions.get(call.step)
         hold = Judged(
             kind="hold", rules=asked.rules, roles=asked.roles, message="; ".join(filter(None, asked.reasons))
         )
+        question = _question(call, terms, asked, self._text)
         if known is None:
+            standing.asked[call.step] = _Asked(question=question, terms=asked)
             return hold
-        same = _is_same_question(call, terms, asked, known, self._text)
         expires_at = known.asked.expires_at
-        if self._terms is not None:
-            if not same or frozenset(asked.roles) != frozenset(known.asked.roles):
+        if self._terms is not None and call.step not in standing.followed:
+            earlier = standing.asked.get(call.step)
+            if earlier is None or not _is_answered(earlier, known.asked):
                 return hold
-            expires_at = min(expires_at, known.asked_at + asked.expires_ms * 1000)
+            expires_at = min(expires_at, known.asked_at + earlier.terms.expires_ms * 1000)
         rules = known.asked.shown.rules
         if known.granted is False:
             return Judged(kind="deny", code="approval_denied", rules=rules)
@@ -276,7 +289,8 @@ class World:
             return Judged(kind="deny", code="approval_expired", rules=rules)
         if known.granted is None:
             return hold
-        if self._terms is None and not (same and known.asked.policy == terms.policy):
+        is_other_policy = self._terms is None and known.asked.policy != terms.policy
+        if is_other_policy or not _is_same(question, asked.rules, known.asked, call.args_digest):
             return Judged(kind="deny", code="approval_stale", rules=asked.rules)
         return None
 
@@ -318,6 +332,8 @@ class World:
         standing, terms = self.standing(run.run), self.terms(run)
         if call.verdict.kind != "allow":
             self.undo(call, run)
+            if call.verdict.kind == "hold":
+                standing.followed.add(call.step)
             self.note(call, run, Judged(kind=call.verdict.kind))
             return
         if call.step in standing.carried_out:
@@ -434,14 +450,8 @@ def _verified(
     )
 
 
-def _is_same_question(
-    call: PastDecision, terms: Terms, asked: MustHold, known: Question, text: Callable[[str], str]
-) -> bool:
-    if known.asked.args_digest != call.args_digest:
-        return False
-    if any(rule.startswith("verify:") for rule in asked.rules):
-        # What a verifier said is on record in the question alone.
-        return known.asked.shown.rules == asked.rules
+def _question(call: PastDecision, terms: Terms, asked: MustHold, text: Callable[[str], str]) -> str:
+    """The digest of what a person would be asked, as `remit.gate.record.question` has it."""
     resource = call.resource
     question = {
         "contract": terms.name,
@@ -451,4 +461,19 @@ def _is_same_question(
         "rules": list(asked.rules),
         "reason": text("; ".join(asked.reasons)) or "a person must approve this",
     }
-    return digest(question) == known.asked.question_digest
+    return digest(question)
+
+
+def _is_same(question: str, rules: tuple[str, ...], known: AskedBody, args_digest: str) -> bool:
+    if known.args_digest != args_digest:
+        return False
+    if any(rule.startswith("verify:") for rule in rules):
+        # What a verifier said is on record in the question alone.
+        return known.shown.rules == rules
+    return known.question_digest == question
+
+
+def _is_answered(earlier: _Asked, known: AskedBody) -> bool:
+    """Whether what was asked in a world is what was asked on record, of the same people."""
+    same = _is_same(earlier.question, earlier.terms.rules, known, known.args_digest)
+    return same and frozenset(earlier.terms.roles) == frozenset(known.roles)
