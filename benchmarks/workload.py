@@ -200,7 +200,7 @@ async def durable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[list[
     async with AsyncExitStack() as stack:
         callers: list[Caller] = []
         for number in range(runs):
-            run = await stack.enter_async_context(remit.gate("desk").run(_request(number)))
+            run = await stack.enter_async_context(remit.gate("desk").run(request(number)))
             callers.append(Caller(run=run, arguments=Arguments(seed + number)))
         yield callers
 
@@ -214,7 +214,7 @@ async def undurable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[lis
     async with AsyncExitStack() as stack:
         callers: list[Caller] = []
         for number in range(runs):
-            opened = await remit.engine.open("desk", _request(number))
+            opened = await remit.engine.open("desk", request(number))
             _, folded = await stack.enter_async_context(remit.engine.session(opened))
             token = remit.issuer.issue(folded.state.authority.token_request(opened), remit.clock())
             run = Run(folded, gate=gate, journal=journal, token=lambda held=token: held)
@@ -222,5 +222,6 @@ async def undurable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[lis
         yield callers
 
 
-def _request(number: int) -> dict[str, Any]:
+def request(number: int) -> dict[str, Any]:
+    """What the run of a number is opened for."""
     return {"id": number, "subject": f"request {number}", "body": "the printer on the third floor is broken again"}

@@ -105,8 +105,8 @@ class Remit:
         pseudonyms = record.pseudonym.reveal()
         self.redactor = Redactor(key=pseudonyms, secrets=self.secrets.texts())
         self.principals = Principals(self.database.engine, self._declared)
-        self._vault = Vault(record.master.reveal())
-        self.journal = Journal(self.database, vault=self._vault, clock=clock)
+        self.vault = Vault(record.master.reveal())
+        self.journal = Journal(self.database, vault=self.vault, clock=clock)
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
@@ -242,7 +242,7 @@ class Remit:
     @cached_property
     def release_archive(self) -> ReleaseArchive:
         """What each release was made of."""
-        return ReleaseArchive(database=self.database, vault=self._vault, tenant=self.tenant)
+        return ReleaseArchive(database=self.database, vault=self.vault, tenant=self.tenant)
 
     @cached_property
     def replays(self) -> Replays:
@@ -266,7 +266,7 @@ class Remit:
 
         parts = TrialParts(
             database=self.database,
-            vault=self._vault,
+            vault=self.vault,
             issuer=self.issuer,
             verifier=self.verifier,
             clients=self._clients,

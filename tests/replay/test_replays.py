@@ -161,7 +161,7 @@ def test_a_decision_that_policy_would_not_make_so_is_not_reproduced(shop: Shop) 
         for old, new in (("grant:orders.read", "grant:other"), ("allow", "hold"), ("allow", "deny")):
             changed = [_otherwise(each, old, new) for each in recorded.events]
             found = redecide(msgspec.structs.replace(recorded, events=changed), policy)
-            assert [one.reproduced for one in found][0] is False, (old, new)
+            assert next(one.reproduced for one in found) is False, (old, new)
         return [one.reproduced for one in redecide(recorded, policy)]
 
     assert with_remit(shop, tampered) == [True, True]

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from remit.cli import (
+    backtest,
     cases,
     checkpoints,
     contracts,
@@ -103,6 +104,13 @@ _add(
 )
 _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
 _add(RECORD, "verify", verify.verify, "remit verify", "remit verify --from checkpoint.txt")
+_add(
+    RECORD,
+    "backtest",
+    backtest.backtest,
+    "remit backtest --policy stricter.cedar --fail-on loosened",
+    "remit backtest --contract proposed/refunds --since 30d --json",
+)
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")

@@ -90,6 +90,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     proposal: Proposal
     at_us: int
+    proposed: int = 0
+    """How many steps the run had proposed when this was judged, this one among them."""
     claims: Claims | None = None
     tool: Tool | None = None
     action: Action | None = None

@@ -165,7 +165,7 @@ class Gate:
             raise RunError(f"run `{run.run}` proposes calls without end; it is not answered any more", code="run_stopped")
 
     async def _judge(self, run: RunState, proposal: Proposal) -> tuple[Call, Verdict]:
-        call = Call(proposal=proposal, at_us=self._journal.clock())
+        call = Call(proposal=proposal, at_us=self._journal.clock(), proposed=len(run.steps))
         for check in self.checks:
             try:
                 judged = check(call, run)
@@ -229,11 +229,11 @@ class Gate:
         self._crash_point("before_outcome")
         latency_us = self._journal.clock() - started
         usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None
-        over = not_used(call, carried, usage.cost_microusd if usage else 0)
+        over = not_used(call.demand, carried, usage.cost_microusd if usage else 0)
         entry = Entry(
             log=run.log,
             record=lambda _: record.outcome(call, run, carried, usage, latency_us),
-            settlements=_settlements(decided.reserved, over),
+            settlements=settlements_of(decided.reserved, over),
         )
         ended = await self._journal.commit(entry)
         self._crash_point("after_outcome")
@@ -301,9 +301,8 @@ def take_in_result(run: RunState, call: Call, result: Json) -> None:
     )
 
 
-def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
+def not_used(demand: Demand, carried: Carried, cost_microusd: int) -> Demand:
     """What was reserved and turned out not to be used. That the call was made stands, whatever came of it."""
-    demand = call.demand
     match carried:
         case Completed():
             return Demand(calls=0, spend=demand.spend - cost_microusd)
@@ -317,7 +316,8 @@ def not_used(call: Call, carried: Carried, cost_microusd: int) -> Demand:
             assert_never(never)
 
 
-def _settlements(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
+def settlements_of(reserved: tuple[Reserved, ...], over: Demand) -> tuple[Settlement, ...]:
+    """What of each reservation is given back."""
     if over == NOTHING:
         return ()
     given_back = ((one, over.amount_of(one.quantity)) for one in reserved)

@@ -103,6 +103,9 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         "reserved": [[r.meter, r.quantity, r.bucket, r.amount] for r in reserved],
         "verdict": shown_beside["verdict"],
         "key": call.key,
+        # With these a decision can be made again to the microsecond (`remit backtest`).
+        "judged_at": call.at_us,
+        "proposed": call.proposed,
     }
     same = shown_args is args and shown["facts"] is facts and shown["resource"] is resource
     return Draft(

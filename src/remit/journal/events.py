@@ -215,10 +215,8 @@ def read(row: Row, keys: RunKeys) -> Event:
 
     Raises `StorageError` (code `record_corrupt`) where they don't.
     """
-    header = _decode_header_of(row)
-    salted = keys.decrypt_body(row.body, row.run, row.n)
-    if salted is not None and hashlib.sha256(salted).hexdigest() != header.body:
-        raise corrupt(row, "its body is not the one that its header names")
+    header = header_of(row)
+    plain = plain_body(row, header, keys)
     sealed = None if row.sealed is None else keys.decrypt_sealed(row.sealed, row.run, row.n)
     kept = "" if row.sealed is None else header.sealed if sealed is None else hashlib.sha256(sealed).hexdigest()
     if kept != header.sealed:
@@ -226,12 +224,23 @@ def read(row: Row, keys: RunKeys) -> Event:
     return Event(
         header=header,
         hash=row.hash,
-        body=None if salted is None else msgspec.json.decode(salted[_SALT_BYTES:]),
+        body=None if plain is None else msgspec.json.decode(plain),
         sealed=None if sealed is None else msgspec.json.decode(sealed[_SALT_BYTES:]),
     )
 
 
-def _decode_header_of(row: Row) -> Header:
+def plain_body(row: Row, header: Header, keys: RunKeys) -> bytes | None:
+    """The body as it was encoded, redacted; `None` where its key was destroyed. Raises as `read` does."""
+    salted = keys.decrypt_body(row.body, row.run, row.n)
+    if salted is None:
+        return None
+    if hashlib.sha256(salted).hexdigest() != header.body:
+        raise corrupt(row, "its body is not the one that its header names")
+    return salted[_SALT_BYTES:]
+
+
+def header_of(row: Row) -> Header:
+    """The header, if its hash and the columns beside it agree with it. Raises as `read` does."""
     if leaf_hash(row.header) != row.hash:
         raise corrupt(row, "its header does not hash to the recorded hash")
     try:

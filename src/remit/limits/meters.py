@@ -93,17 +93,37 @@ class Meters:
         self._now_us = now_us
         self._meters = {meter: _Meter(_decode(state)) for meter, state in states.items()}
         self._touched: set[str] = set()
+        self._opened: list[_Meter] = []
+
+    def go_on(self, now_us: int) -> None:
+        """The next transaction, at `now_us`, of whoever holds these meters all the time."""
+        if now_us != self._now_us:
+            self._now_us = now_us
+            for meter in self._opened:
+                meter.newest = None
+            self._opened.clear()
+
+    def take(self, charges: tuple[Charge, ...]) -> tuple[Reserved, ...]:
+        """Take every charge, whatever room there is: it is known to have been carried out."""
+        return tuple(self._take(charge) for charge in charges)
+
+    def put(self, reserved: Reserved) -> None:
+        """What was reserved elsewhere, as it stands on record, whatever room there is."""
+        meter = self._meters.get(reserved.meter)
+        if meter is None:
+            meter = self._meters[reserved.meter] = _Meter({})
+        meter.add(reserved.bucket, reserved.amount)
 
     def reserve(self, charges: tuple[Charge, ...]) -> tuple[Reserved, ...] | Exhausted:
         """Take every charge, or none and say which one found no room."""
         taken: list[Reserved] = []
         for charge in charges:
-            outcome = self._take(charge)
-            if isinstance(outcome, Exhausted):
+            used = self._opened_at_now(charge).total
+            if used + charge.amount > charge.limit:
                 for reserved in taken:
                     self.release(reserved, reserved.amount)
-                return outcome
-            taken.append(outcome)
+                return Exhausted(charge=charge, used=used)
+            taken.append(self._take(charge))
         return tuple(taken)
 
     def release(self, reserved: Reserved, amount: int) -> None:
@@ -120,13 +140,18 @@ class Meters:
         """The states to write back."""
         return {name: _encode(self._meters[name].buckets) for name in self._touched}
 
-    def _take(self, charge: Charge) -> Reserved | Exhausted:
+    def _opened_at_now(self, charge: Charge) -> _Meter:
         meter = self._meters.get(charge.meter)
         if meter is None:
             meter = self._meters[charge.meter] = _Meter({})
+        if meter.newest is None:
+            self._opened.append(meter)
+            meter.open_at(self._now_us, charge.window_ms)
+        return meter
+
+    def _take(self, charge: Charge) -> Reserved:
+        meter = self._opened_at_now(charge)
         bucket = meter.open_at(self._now_us, charge.window_ms)
-        if meter.total + charge.amount > charge.limit:
-            return Exhausted(charge=charge, used=meter.total)
         meter.add(bucket, charge.amount)
         self._touched.add(charge.meter)
         return Reserved(meter=charge.meter, quantity=charge.quantity, bucket=bucket, amount=charge.amount)

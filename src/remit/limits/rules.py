@@ -196,6 +196,11 @@ class RunUsage:
         self._used.update(used)
         return None
 
+    def take(self, rules: ActionRules, demand: Demand) -> None:
+        """Take what a call needs, whatever room there is: it is known to have been carried out."""
+        for rule in rules.per_run:
+            self._used[rule.meter] = self._used.get(rule.meter, 0) + demand.of(rule)
+
     def release(self, rules: ActionRules, demand: Demand) -> None:
         if demand == NOTHING:
             return

@@ -283,11 +283,11 @@ def _hold(template: pst.Template) -> tuple[HoldTerms | None, list[str]]:
 
 def _reads(expr: pst.Expr, variable: pst.VarName) -> Reads:
     """What an expression reads of a variable: by attributes where it goes down by name, all of it otherwise."""
-    path = _path(expr, variable)
+    path = path_of(expr, variable)
     if path is not None:
         return _branch(path)
     found: Reads = {}
-    for part in _parts(expr):
+    for part in parts_of(expr):
         found = joined(found, _reads(part, variable))
     return found
 
@@ -296,22 +296,22 @@ def _branch(path: tuple[str, ...]) -> Reads:
     return {path[0]: _branch(path[1:])} if path else WHOLE
 
 
-def _path(expr: pst.Expr, variable: pst.VarName) -> tuple[str, ...] | None:
+def path_of(expr: pst.Expr, variable: pst.VarName) -> tuple[str, ...] | None:
     """`context.args.amount` as `("args", "amount")`; `None` for what is no such path of the variable."""
     match expr:
         case pst.Var(name):
             return () if name == variable else None
         case pst.GetAttr(base, attr):
-            above = _path(base, variable)
+            above = path_of(base, variable)
             return None if above is None else (*above, attr)
         case pst.HasAttr(base, attrs):
-            above = _path(base, variable)
+            above = path_of(base, variable)
             return None if above is None else (*above, *attrs)
         case _:
             return None
 
 
-def _parts(expr: pst.Expr) -> tuple[pst.Expr, ...]:
+def parts_of(expr: pst.Expr) -> tuple[pst.Expr, ...]:
     match expr:
         case pst.UnaryOp(_, arg):
             return (arg,)
@@ -352,5 +352,5 @@ def _needed(expr: pst.Expr, *, wanted: bool) -> frozenset[str]:
         case pst.BinaryOp(op, left, right) if op in _FALLS:
             return _needed(left if _FALLS[op] is wanted else right, wanted=True)
         case _:
-            path = _path(expr, "context")
+            path = path_of(expr, "context")
             return frozenset({path[1]}) if wanted and path and len(path) == 2 and path[0] == "facts" else frozenset()

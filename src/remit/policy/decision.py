@@ -163,7 +163,7 @@ class PolicyDecisionPoint:
             return Undecided(errors=(str(error),))
 
 
-def _agent(contract: Contract, reads: Reads) -> cedarpy.Entities:
+def agent_entity(contract: Contract, reads: Reads) -> cedarpy.Entities:
     """The agent, where anything but its name is read: Cedar copies every entity that it is given."""
     region = {} if contract.region is None else {"region": contract.region}
     attributes = {"tenant": contract.tenant, "contract": contract.contract, **region}
@@ -328,7 +328,7 @@ def _slice(contract: Contract, granted: Granted, kind: Record, rules: Sequence[R
         demands=policies({str(number): template for number, template in enumerate(parsed)}),
         context=of_context,
         resource=of_resource,
-        agent=_agent(contract, of_agent),
+        agent=agent_entity(contract, of_agent),
         shape=ContextShape(granted.type, of_context),
         attributes=record_converter(kind, of_resource),
         session=SessionFacts(facts),

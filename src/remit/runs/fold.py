@@ -203,7 +203,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     past = {"deny": "denied", "reject": "rejected", "hold": "held"}[event.header.verdict]
     # What was refused before it was read is described on record, not kept.
     args = call.args if call.args_digest else {}
-    state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=event.header.at))
+    state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=call.at_us))
 
 
 def _reserved(meter: str, *rest: Any) -> Reserved:
@@ -218,7 +218,8 @@ def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict
     found = original["resource"]
     return Call(
         proposal=Proposal(tool=body["tool"], args=original["args"], step=event.header.span, token=""),
-        at_us=event.header.at,
+        # Records from before 0.2 say only when the decision was written.
+        at_us=body.get("judged_at", event.header.at),
         tool=state.authority.tools.get(body["tool"]),
         action=state.authority.actions.get(body["tool"]),
         args=original["args"],
@@ -258,7 +259,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
             ended = Unknown(code=body["code"], message=body["message"])
     step.outcome = ended
     if step.tool in state.authority.limits:
-        over = not_used(call, ended, event.header.cost_microusd)
+        over = not_used(call.demand, ended, event.header.cost_microusd)
         state.usage.release(state.authority.limits[step.tool], over)
     if isinstance(ended, Completed):
         if call.tool is not None:
@@ -266,7 +267,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
             take_in_result(state, call, ended.result)
         return
     past = "failed" if event.type is EventType.CALL_FAILED else "unknown"
-    state.past.append(PastCall(tool=step.tool, outcome=past, args=call.args, result=None, at_us=event.header.at))
+    state.past.append(PastCall(tool=step.tool, outcome=past, args=call.args, result=None, at_us=call.at_us))
 
 
 def _asked(event: Event, body: dict[str, Any]) -> ApprovalRequest:

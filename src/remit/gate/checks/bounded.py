@@ -9,7 +9,7 @@ from remit.gate.verdicts import Deny
 
 def bounded(call: Call, run: RunState) -> Call | Deny:
     contract = run.authority.contract
-    if len(run.steps) > contract.budget.calls:
+    if call.proposed > contract.budget.calls:
         return Deny(
             code="limit_exhausted",
             message=f"the run has used its {contract.budget.calls} calls; raise `budget.calls` or end earlier",

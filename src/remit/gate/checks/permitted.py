@@ -57,11 +57,11 @@ def _facts(call: Call, run: RunState) -> Facts:
         autonomy=call.action.autonomy,
         session=authority.policy.session(call.proposal.tool, run.past, call.args, call.at_us),
         budget_left={
-            "calls": budget.calls - len(run.steps),
+            "calls": budget.calls - call.proposed,
             "writes": budget.writes - run.usage.used(Quantity.WRITES),
             "spend_microusd": amount(budget.spend).units * MICROUSD_PER_UNIT - run.usage.used(Quantity.SPEND),
         },
         attempt=run.rejections.get(call.proposal.tool, 0) + 1,
-        run_calls=len(run.steps),
+        run_calls=call.proposed,
         at_us=call.at_us,
     )
