@@ -97,6 +97,10 @@ class Vault:
         """The keys of a run from their stored form. Raises `StorageError` under another master key."""
         return RunKeys(self._unwrap(wrapped.body, run, "body"), self._unwrap(wrapped.sealed, run, "sealed"))
 
+    def open_body(self, run: str, wrapped: bytes | None) -> RunKeys:
+        """The key of a run's bodies alone: nothing that is read with it can open originals. Raises as `open` does."""
+        return RunKeys(self._unwrap(wrapped, run, "body"), None)
+
     def _wrap(self, key: bytes, run: str, part: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._master.encrypt(nonce, key, f"{part}/{run}".encode())
