@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import cases, checkpoints, contracts, demo, identity, policy, releases, runs, undo
+from remit.cli import cases, checkpoints, contracts, demo, exports, identity, policy, releases, runs, undo
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -83,6 +83,15 @@ _add(
 _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
+_add(
+    RECORD,
+    "export",
+    exports.export,
+    "remit export --format record --out record.jsonl",
+    "remit export --format otlp --to http://127.0.0.1:4318 --last 50",
+    "remit export --format ocsf --since 24h --out events.jsonl",
+)
+_add(RECORD, "metrics", exports.metrics, "remit metrics", "remit metrics --listen 127.0.0.1:9464")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)

@@ -8,7 +8,7 @@ Entity Management. What has no place in a class stands in `unmapped`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Ocsf:
     def event(self, leaf: Leaf) -> Mapped:
         """One event. A body that was erased leaves what the header says."""
         header = leaf.header
-        body: dict[str, Any] = leaf.body or {}
+        body = leaf.told
         mapped = self._map[leaf.type](leaf, body)
         mapped["type_uid"] = mapped["class_uid"] * 100 + mapped["activity_id"]
         mapped["severity"] = _SEVERITIES[mapped["severity_id"]]
@@ -234,7 +234,7 @@ def _api(leaf: Leaf, body: Mapping[str, Any], activity: tuple[int, str], status:
 
 def _json_object(value: Json) -> Json:
     """OCSF's data fields hold objects."""
-    return value if isinstance(value, dict) else {"value": value}
+    return cast("Json", value) if isinstance(value, dict) else {"value": value}
 
 
 def _lifecycle(leaf: Leaf, activity: int, name: str, severity: int) -> Mapped:

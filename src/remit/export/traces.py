@@ -9,13 +9,13 @@ which add to those that were sent before.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from remit.export.traceparent import caller_of
 from remit.journal.events import EventType
 from remit.journal.leaves import Leaf
 from remit.values import Json
@@ -73,18 +73,6 @@ class Span:
     events: list[SpanEvent] = field(default_factory=list[SpanEvent])
 
 
-_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
-
-
-def caller_of(traceparent: object) -> tuple[bytes, bytes] | None:
-    """Trace and span id of a W3C `traceparent`; `None` for what is none (www.w3.org/TR/trace-context, section 3.2)."""
-    found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    if found is None or (found[1] == "00" and found[4]):
-        return None
-    trace_id, span_id = bytes.fromhex(found[2]), bytes.fromhex(found[3])
-    return (trace_id, span_id) if any(trace_id) and any(span_id) else None
-
-
 def trace_of(leaves: Sequence[Leaf]) -> list[Span]:
     """The spans of one run, given all of its leaves in order."""
     return _Trace(leaves).spans()
@@ -93,7 +81,7 @@ def trace_of(leaves: Sequence[Leaf]) -> list[Span]:
 class _Trace:
     def __init__(self, leaves: Sequence[Leaf]) -> None:
         self._leaves = leaves
-        self._bodies: list[dict[str, Any]] = [leaf.body or {} for leaf in leaves]
+        self._bodies = [leaf.told for leaf in leaves]
         header = leaves[0].header
         self._name = f"{header.tenant}/{header.run}"
         caller = caller_of(self._bodies[0].get("traceparent"))
@@ -243,7 +231,7 @@ def _operation(span: Span, tool: str, ended: Mapping[str, Any]) -> Attributes:
         }
     span.is_client = True
     result: Any = ended.get("result")
-    usage: dict[str, Any] = result.get("usage", {}) if isinstance(result, dict) else {}
+    usage: dict[str, Any] = cast("dict[str, Any]", result).get("usage", {}) if isinstance(result, dict) else {}
     provider, _, model = str(usage.get("model", "")).rpartition(":")
     model = model or tool.removeprefix("model:")
     span.name = f"chat {_short(model)}"
@@ -287,7 +275,7 @@ def _events_of(leaf: Leaf, body: Mapping[str, Any]) -> Iterator[SpanEvent]:
 
     Parts that find no room in one span event stand in further ones, which name the same `remit.event.n`.
     """
-    attributes = _header_attributes(leaf)
+    attributes: Attributes = _header_attributes(leaf)
     verdict: Mapping[str, Any] = body.get("verdict") or {}
     if leaf.type is EventType.CALL_DECIDED and verdict.get("rules"):
         attributes["remit.event.rules"] = [str(rule) for rule in verdict["rules"]]
@@ -297,7 +285,8 @@ def _events_of(leaf: Leaf, body: Mapping[str, Any]) -> Iterator[SpanEvent]:
     for index, part in enumerate(parts):
         if len(attributes) >= MOST_ATTRIBUTES:
             yield SpanEvent(name=name, at=at, attributes=attributes)
-            name, attributes = "remit.event.parts", {"remit.event.n": leaf.header.n}
+            name = "remit.event.parts"
+            attributes = {"remit.event.n": leaf.header.n}
         attributes["remit.event.body" + (f".{index}" if index else "")] = part
     yield SpanEvent(name=name, at=at, attributes=attributes)
 

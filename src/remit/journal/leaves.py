@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, select
@@ -78,6 +79,11 @@ class Leaf:
     def body(self) -> Json:
         text = self.text
         return None if text is None else msgspec.json.decode(text)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The body's fields; none where it was erased."""
+        return self.body or {}
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
