@@ -44,6 +44,7 @@ _PROVIDERS = {
     "azure": "azure.ai.openai",
     "mistral": "mistral_ai",
     "grok": "x_ai",
+    "classifier": "remit",
 }
 """Names of providers in the conventions, where they are not our own."""
 
@@ -232,7 +233,7 @@ def _operation(span: Span, tool: str, ended: Mapping[str, Any]) -> Attributes:
     span.is_client = True
     result: Any = ended.get("result")
     usage: dict[str, Any] = cast("dict[str, Any]", result).get("usage", {}) if isinstance(result, dict) else {}
-    provider, _, model = str(usage.get("model", "")).rpartition(":")
+    provider, _, model = str(usage.get("model", "")).partition(":")
     model = model or tool.removeprefix("model:")
     span.name = f"chat {_short(model)}"
     return {
@@ -271,7 +272,7 @@ def _header_attributes(leaf: Leaf) -> Attributes:
 
 
 def _events_of(leaf: Leaf, body: Mapping[str, Any]) -> Iterator[SpanEvent]:
-    """One event of the record, its body in parts: `remit.event.body`, `remit.event.body.1` and so on, put end to end.
+    """One event of the record with its body: `remit.event.body`, or `remit.event.body_part.0` and so on, end to end.
 
     Parts that find no room in one span event stand in further ones, which name the same `remit.event.n`.
     """
@@ -287,7 +288,7 @@ def _events_of(leaf: Leaf, body: Mapping[str, Any]) -> Iterator[SpanEvent]:
             yield SpanEvent(name=name, at=at, attributes=attributes)
             name = "remit.event.parts"
             attributes = {"remit.event.n": leaf.header.n}
-        attributes["remit.event.body" + (f".{index}" if index else "")] = part
+        attributes["remit.event.body" if len(parts) == 1 else f"remit.event.body_part.{index}"] = part
     yield SpanEvent(name=name, at=at, attributes=attributes)
 
 
