@@ -192,9 +192,9 @@ def metrics(
             print_text((await asyncio.to_thread(exposition.text)).rstrip("\n"))
             return
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         with serve(exposition, listen) as address:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
             say(f"serving metrics at http://{address}/metrics", (" · stop with Ctrl-C", "dim"))
             await stop.wait()
 
