@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +17,9 @@ from remit.cases.cases import SCOPE, Cases
 from remit.contracts.paths import ensure_private, find_project
 from remit.contracts.project import Project, load_project
 from remit.errors import ConfigError, IdentityError, RunError
+from remit.export.exporting import Exporting
+from remit.export.live import LiveTraces
+from remit.export.otlp import Sender
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
@@ -34,6 +38,7 @@ from remit.identity.principals import (
 from remit.identity.secrets import SecretStore
 from remit.identity.tokens import TokenIssuer, TokenRequest, TokenVerifier
 from remit.journal.journal import Clock, Journal, system_clock
+from remit.journal.leaves import LeafReader
 from remit.journal.notes import CheckpointKey, origin
 from remit.journal.publishing import anchor, file_target, publisher
 from remit.journal.redaction import Redactor
@@ -107,11 +112,13 @@ class Remit:
         self.principals = Principals(self.database.engine, self._declared)
         self.vault = Vault(record.master.reveal())
         self.journal = Journal(self.database, vault=self.vault, clock=clock)
+        self.leaves = LeafReader(self.database, self.vault, self.tenant)
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
         self._clients = Clients(connections)
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
+        self._live = self._live_traces()
         self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
 
     async def __aenter__(self) -> Self:
@@ -122,6 +129,8 @@ class Remit:
 
     async def close(self) -> None:
         """Let what is waiting become durable, then close connections and database."""
+        if self._live is not None:
+            await self._live.close()
         try:
             await self.sequencer.close()
         finally:
@@ -183,6 +192,17 @@ class Remit:
             redactor=self.redactor,
             people=self.people,
             programs=self._undo_programs,
+        )
+
+    @cached_property
+    def exporting(self) -> Exporting:
+        """Copies the record, or part of it, out of here."""
+        return Exporting(
+            leaves=self.leaves,
+            register=self.register,
+            sequencer=self.sequencer,
+            redactor=self.redactor,
+            version=version("remit"),
         )
 
     @cached_property
@@ -276,7 +296,13 @@ class Remit:
 
     @cached_property
     def _closing(self) -> Closing:
-        return Closing(table=self._table, journal=self.journal, redactor=self.redactor, people=self.people)
+        return Closing(
+            table=self._table,
+            journal=self.journal,
+            redactor=self.redactor,
+            people=self.people,
+            closed=_nobody if self._live is None else self._live.closed,
+        )
 
     @cached_property
     def _outside(self) -> ExternalVerifier:
@@ -315,9 +341,11 @@ class Remit:
         *,
         on_behalf_of: str | None = None,
         request_key: str | None = None,
+        traceparent: str | None = None,
     ) -> RunResult:
         """Open a run of a contract for a request and drive it as far as it goes now.
 
+        `traceparent`: the caller's span (W3C Trace Context), below which the run's trace then stands.
         Raises `RunError` (code `no_workflow`) for a contract whose agent Remit does not run itself.
         """
         authority = self.program(contract).authority
@@ -327,7 +355,9 @@ class Remit:
                 f"`workflow`; let its agent propose its calls through `Remit.gate(\"{contract}\")`",
                 code="no_workflow",
             )
-        run = await self.engine.open(contract, request, on_behalf_of=on_behalf_of, request_key=request_key)
+        run = await self.engine.open(
+            contract, request, on_behalf_of=on_behalf_of, request_key=request_key, traceparent=traceparent
+        )
         return await self.engine.drive(run)
 
     def gate(self, contract: str, *, on_behalf_of: str | None = None) -> ForeignAgent:
@@ -411,6 +441,16 @@ class Remit:
                     self.secrets.resolve("model", model.secret)
         return found
 
+    def _live_traces(self) -> LiveTraces | None:
+        """What sends runs to the receiver of `[record] otlp` as they end here; `None` where there is none."""
+        address = self.project.record.otlp
+        if address is None:
+            return None
+        encoder = self.exporting.encoder()
+        return LiveTraces(
+            leaves=self.leaves, encoder=encoder, sender=Sender(address, encoder), announce=self.exporting.announce
+        )
+
     def _sequencer(self, key: CheckpointKey) -> Sequencer:
         """What integrates the record into its tree, and publishes where that has come to."""
         folder, name = self.project.folder, key.origin.rpartition("/")[2]
@@ -425,6 +465,10 @@ class Remit:
             return section.database
         password = self.secrets.resolve("database", section.secret)
         return make_url(section.database).set(password=password.reveal()).render_as_string(hide_password=False)
+
+
+def _nobody(_run: str) -> None:
+    """Nobody is told of a run that has ended."""
 
 
 def run_sync(main: Coroutine[Any, Any, T]) -> T:

@@ -5,6 +5,7 @@
     ├── IdentityError          a token, key or principal is not acceptable
     ├── StorageError           the record can't be read or written
     │   └── FenceLost          another worker has already written this position of the run
+    ├── ExportError            a copy of the record did not arrive where it was sent
     ├── CaseError              a case can't be decided in the way that was asked
     ├── RecordError            what was asked of the record may not be done, or not now
     ├── RunError               a run can't go on
@@ -55,6 +56,12 @@ class FenceLost(StorageError):
     """Another worker wrote this position of the run first; this one must stop before it acts."""
 
     code = "fence_lost"
+
+
+class ExportError(RemitError):
+    """A copy of the record did not arrive where it was sent; nothing of the record is lost."""
+
+    code = "export_failed"
 
 
 class CaseError(RemitError):

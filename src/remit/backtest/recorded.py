@@ -198,7 +198,7 @@ class RecordReader:
             body_key = None if found.body_key is None else bytes(found.body_key)
             # The key of the originals is not even unwrapped.
             known = keys[row.run] = self._vault.open(row.run, WrappedKeys(body=body_key, sealed=None))
-        return PastEvent(seq=found.seq, contract=found.contract, header=events.header_of(row), row=row, keys=known)
+        return PastEvent(seq=found.seq, contract=found.contract, header=events.checked_header(row), row=row, keys=known)
 
     def end(self) -> int:
         """The `seq` of the last event."""

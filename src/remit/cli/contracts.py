@@ -18,6 +18,7 @@ class SchemaName(StrEnum):
 
     CONTRACT = "contract"
     PROJECT = "project"
+    EVENT = "event"
 
 
 def init(
@@ -62,13 +63,19 @@ def check(json: JsonOption = False, project: ProjectOption = None) -> None:
 
 
 def schema(
-    of: Annotated[SchemaName, typer.Argument(help="Which file's schema.")] = SchemaName.CONTRACT,
+    of: Annotated[SchemaName, typer.Argument(help="Of which of them.")] = SchemaName.CONTRACT,
 ) -> None:
-    """Print the JSON Schema of contract.yaml or remit.toml.
+    """Print the JSON Schema of contract.yaml, remit.toml, or an exported event.
 
-    With it, editors complete and check them.
+    With it, editors complete and check the files, and whoever takes in events knows their form.
     """
     from remit.contracts.project_file import project_schema
     from remit.contracts.schema import contract_schema
+    from remit.export.lines import event_schema
 
-    print_json(contract_schema() if of is SchemaName.CONTRACT else project_schema(), indent=2)
+    schemas = {
+        SchemaName.CONTRACT: contract_schema,
+        SchemaName.PROJECT: project_schema,
+        SchemaName.EVENT: event_schema,
+    }
+    print_json(schemas[of](), indent=2)

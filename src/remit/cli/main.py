@@ -15,6 +15,7 @@ from remit.cli import (
     checkpoints,
     contracts,
     demo,
+    exports,
     identity,
     policy,
     records,
@@ -113,6 +114,15 @@ _add(
 )
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
+_add(
+    RECORD,
+    "export",
+    exports.export,
+    "remit export --format record --out record.jsonl",
+    "remit export --format otlp --to http://127.0.0.1:4318 --last 50",
+    "remit export --format ocsf --since 24h --out events.jsonl",
+)
+_add(RECORD, "metrics", exports.metrics, "remit metrics", "remit metrics --listen 127.0.0.1:9464")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
 _add(
     RECORD,

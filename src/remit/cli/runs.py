@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.options import MOST
+from remit.cli.options import MOST, spread
 from remit.terminal import (
     JsonOption,
     JsonTimesOption,
@@ -55,17 +55,32 @@ class Outcome(StrEnum):
     """It can't go on, and says why."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What is said of a run beside its request."""
+
+    on_behalf_of: Annotated[
+        str | None, typer.Option(metavar="PERSON", help="Person of remit.toml that the run acts for, such as `ann`.")
+    ] = None
+    key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Key of the request; the same key again gives the same run.")
+    ] = None
+    traceparent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The caller's span (W3C Trace Context), below which the run stands.", envvar="TRACEPARENT"
+        ),
+    ] = None
+
+
+@spread
 def run(
+    *,
     contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)],
     request: Annotated[
         str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
     ],
-    on_behalf_of: Annotated[
-        str | None, typer.Option(metavar="PERSON", help="Person of remit.toml that the run acts for, such as `ann`.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Key of the request; the same key again gives the same run.")
-    ] = None,
+    opening: Opening,
     json: JsonOption = False,
     project: ProjectOption = None,
 ) -> None:
@@ -75,9 +90,9 @@ def run(
         from remit.cli.lookup import find_person
         from remit.values import parse
 
-        behalf = None if on_behalf_of is None else f"person/{find_person(remit, on_behalf_of)}"
+        behalf = None if opening.on_behalf_of is None else f"person/{find_person(remit, opening.on_behalf_of)}"
         given = parse(sys.stdin.read() if request == "-" else request)
-        return await remit.run(contract, given, on_behalf_of=behalf, request_key=key)
+        return await remit.run(contract, given, on_behalf_of=behalf, request_key=opening.key, traceparent=opening.traceparent)
 
     result = with_remit(project, use)
     with reporting(f"{result.run} is {result.outcome}, see `remit show {result.run}`"):

@@ -113,6 +113,9 @@ class RecordSection(Base, frozen=True, kw_only=True):
     anchors: list[str] = field(default_factory=list[str])
     """Where signed checkpoints are put as well: a folder, `git:<repository>`, or the `https://` address of an object
     store that takes PUT; outside the reach of whoever runs the database, so that nobody can rewrite the past unseen."""
+    otlp: str | None = None
+    """Where runs are sent as traces when they end: the address of an OpenTelemetry receiver that takes OTLP over HTTP,
+    such as `http://127.0.0.1:4318`. Needs the extra `otel`."""
 
 
 class QueueSection(Base, frozen=True, kw_only=True):

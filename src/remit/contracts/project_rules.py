@@ -217,6 +217,19 @@ def issuers_can_be_checked(config: _Config) -> Iterator[Problem]:
             yield config.error((*path, "jwks"), f"{quoted(issuer.jwks)} is no address to take keys from", hint)
 
 
+def receiver_is_an_address(config: _Config) -> Iterator[Problem]:
+    """Where runs are sent as traces is an address that somebody can answer at, and holds nothing secret."""
+    address: str | None = config.typed.values["record"].otlp if "record" in config.typed.values else None
+    if address is None:
+        return
+    path, split = ("record", "otlp"), _split(address)
+    if split is None or split.scheme not in ("http", "https") or not split.hostname or split.query or split.fragment:
+        yield config.error(path, "`record.otlp` is no address to send traces to", "write it like `http://127.0.0.1:4318`")
+    elif split.username is not None or split.password is not None:
+        hint = "put it into the environment variable OTEL_EXPORTER_OTLP_HEADERS"
+        yield config.error(path, "`record.otlp` holds a password or a name", hint)
+
+
 def roles_are_held(config: _Config) -> Iterator[Problem]:
     """A queue that nobody works on, and a release that nobody may approve, are dead ends."""
     held = config.roles()
@@ -298,5 +311,6 @@ RULES: Final[tuple[Callable[[_Config], Iterable[Problem]], ...]] = (
     models_are_complete,
     limits_are_countable,
     issuers_can_be_checked,
+    receiver_is_an_address,
     roles_are_held,
 )

@@ -141,7 +141,8 @@ OF_REGISTER = frozenset(
 )
 """Types that stand on a tenant's register, never in a run."""
 
-_SALT_BYTES = 16
+SALT_BYTES = 16
+"""What stands before the text of a body, so that nobody can try texts against its hash."""
 _TYPES = frozenset(EventType)
 _encode_header = msgspec.json.Encoder(order="sorted").encode
 _decode_header = msgspec.json.Decoder(Header).decode
@@ -173,8 +174,8 @@ def write(draft: Draft, *, tenant: str, run: str, behind: ChainEnd, at: int, key
     if draft.type is EventType.RUN_CLOSED:
         # Only here is it certain: decisions of people may have come in since the draft was made.
         body = {**body, "events": behind.n}
-    salted = os.urandom(_SALT_BYTES) + encode(body)
-    sealed = b"" if draft.sealed is None else os.urandom(_SALT_BYTES) + encode(draft.sealed)
+    salted = os.urandom(SALT_BYTES) + encode(body)
+    sealed = b"" if draft.sealed is None else os.urandom(SALT_BYTES) + encode(draft.sealed)
     header = _encode_header(
         Header(
             v=1,
@@ -215,8 +216,8 @@ def read(row: Row, keys: RunKeys) -> Event:
 
     Raises `StorageError` (code `record_corrupt`) where they don't.
     """
-    header = header_of(row)
-    plain = plain_body(row, header, keys)
+    header = checked_header(row)
+    salted = salted_body(row, header, keys)
     sealed = None if row.sealed is None else keys.decrypt_sealed(row.sealed, row.run, row.n)
     kept = "" if row.sealed is None else header.sealed if sealed is None else hashlib.sha256(sealed).hexdigest()
     if kept != header.sealed:
@@ -224,23 +225,27 @@ def read(row: Row, keys: RunKeys) -> Event:
     return Event(
         header=header,
         hash=row.hash,
-        body=None if plain is None else msgspec.json.decode(plain),
-        sealed=None if sealed is None else msgspec.json.decode(sealed[_SALT_BYTES:]),
+        body=None if salted is None else msgspec.json.decode(salted[SALT_BYTES:]),
+        sealed=None if sealed is None else msgspec.json.decode(sealed[SALT_BYTES:]),
     )
+
+
+def salted_body(row: Row, header: Header, keys: RunKeys) -> bytes | None:
+    """Salt and text of a row's body, or `None` where its key was destroyed. Raises `StorageError` as `read` does."""
+    salted = keys.decrypt_body(row.body, row.run, row.n)
+    if salted is not None and hashlib.sha256(salted).hexdigest() != header.body:
+        raise corrupt(row, "its body is not the one that its header names")
+    return salted
 
 
 def plain_body(row: Row, header: Header, keys: RunKeys) -> bytes | None:
     """The body as it was encoded, redacted; `None` where its key was destroyed. Raises as `read` does."""
-    salted = keys.decrypt_body(row.body, row.run, row.n)
-    if salted is None:
-        return None
-    if hashlib.sha256(salted).hexdigest() != header.body:
-        raise corrupt(row, "its body is not the one that its header names")
-    return salted[_SALT_BYTES:]
+    salted = salted_body(row, header, keys)
+    return None if salted is None else salted[SALT_BYTES:]
 
 
-def header_of(row: Row) -> Header:
-    """The header, if its hash and the columns beside it agree with it. Raises as `read` does."""
+def checked_header(row: Row) -> Header:
+    """The header of a row whose hash and columns belong to it. Raises `StorageError` as `read` does."""
     if leaf_hash(row.header) != row.hash:
         raise corrupt(row, "its header does not hash to the recorded hash")
     try:

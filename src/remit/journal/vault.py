@@ -114,6 +114,10 @@ class Vault:
             ) from error
         return zstandard.ZstdDecompressor().decompress(packed, max_output_size=_MAX_BODY_BYTES)
 
+    def open_body(self, run: str, wrapped: bytes | None) -> RunKeys:
+        """The key of a run's bodies alone: nothing that is read with it can open originals. Raises as `open` does."""
+        return RunKeys(self._unwrap(wrapped, run, "body"), None)
+
     def _wrap(self, key: bytes, run: str, part: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._master.encrypt(nonce, key, f"{part}/{run}".encode())

@@ -40,6 +40,7 @@ def llm_tool(
     template, labels = _prompt(binding, loaded)
     model = _model(section, secrets)
     heads = list(labels)
+    named = section.model or name
     spec = ToolSpec(
         name=f"model:{name}",
         description=f"{section.model or section.base_url}, asked with prompt `{binding.prompt}`",
@@ -55,7 +56,7 @@ def llm_tool(
     async def ask(_context: ToolContext, args: Mapping[str, Json]) -> Json:
         filled = _fill(template, args) + _ANSWER + json.dumps(labels)
         answer, usage = await _ask(model, filled, labels)
-        return with_overall(answer, args.get("decide")) | {"usage": usage}
+        return with_overall(answer, args.get("decide")) | {"usage": {**usage, "model": named}}
 
     return Tool(spec=spec, function=ask)
 

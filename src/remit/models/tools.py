@@ -32,7 +32,10 @@ _CHOICE = {
 }
 _USAGE = {
     "type": "object",
-    "properties": {name: {"type": "integer", "minimum": 0} for name in ("cost_microusd", "tokens_in", "tokens_out")},
+    "properties": {
+        **{name: {"type": "integer", "minimum": 0} for name in ("cost_microusd", "tokens_in", "tokens_out")},
+        "model": {"type": "string", "description": "who answered: `provider:model`"},
+    },
     "required": ["cost_microusd"],
     "additionalProperties": False,
 }
@@ -103,7 +106,9 @@ def _classifier(name: str, binding: ModelBinding, section: ModelSection, project
             head: {"label": found.label, "confidence_per_mille": int(found.confidence * 1000)}
             for head, found in predicted.items()
         }
-        return with_overall(answer, args.get("decide")) | {"usage": {"cost_microusd": 0}}
+        return with_overall(answer, args.get("decide")) | {
+            "usage": {"cost_microusd": 0, "model": f"classifier:{classifier.digest[:12]}"}
+        }
 
     return Tool(spec=spec, function=classify)
 

@@ -5,7 +5,7 @@ Without its program a run can't go on, but it can end: that only takes its recor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from remit.errors import CaseError, RunError
@@ -32,8 +32,12 @@ _ENDS = frozenset({EventType.CALL_COMPLETED, EventType.CALL_FAILED, EventType.CA
 class Closing:
     """Closes the runs of one tenant."""
 
-    def __init__(self, *, table: RunTable, journal: Journal, redactor: Redactor, people: People) -> None:
+    def __init__(
+        self, *, table: RunTable, journal: Journal, redactor: Redactor, people: People, closed: Callable[[str], None]
+    ) -> None:
+        """`closed` is told of each run that was closed here."""
         self._table = table
+        self._tell_closed = closed
         self.journal = journal
         self._redactor = redactor
         self._people = people
@@ -48,6 +52,7 @@ class Closing:
         closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
+        self._tell_closed(state.run)
         return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
 
     async def refused(self, run: str) -> RunResult | None:
@@ -60,6 +65,7 @@ class Closing:
         body = {"outcome": "denied", "output": None, "reason": reason}
         closed = _closed(self._redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
+        self._tell_closed(run)
         return RunResult(run=run, outcome="denied", reason=reason)
 
     async def by_person(self, run: str, *, token: str, reason: str) -> RunResult:
@@ -99,6 +105,7 @@ class Closing:
         closed = _closed(self._redactor, actor, body, now - events[0].header.at)
         statements = _closing_statements(lease.run, outcome, now)
         await commit_by(person, self.journal, log, [*drafts, closed], statements)
+        self._tell_closed(lease.run)
         return RunResult(run=lease.run, outcome=outcome, reason=said)
 
 

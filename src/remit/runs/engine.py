@@ -11,8 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
+from remit.export.traceparent import caller_of
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
 from remit.journal.events import Draft, EventType
@@ -57,13 +60,23 @@ class Engine:
         self._worker = Worker(table, self.drive, redactor)
 
     async def open(
-        self, contract: str, request: Json, *, on_behalf_of: str | None = None, request_key: str | None = None
+        self,
+        contract: str,
+        request: Json,
+        *,
+        on_behalf_of: str | None = None,
+        request_key: str | None = None,
+        traceparent: str | None = None,
     ) -> str:
         """Open a run for a request and return its id; the same `request_key` again gives the run it has opened.
 
-        Raises `RunError`: `input_invalid` for a request that does not meet the contract's input schema,
-        `request_key_reused` where the key has opened a run for another request or for somebody else.
+        `traceparent`: the caller's span (W3C Trace Context). Raises `RunError`: `input_invalid` for a request that does
+        not meet the contract's input schema, `request_key_reused` where the key has opened a run for another request or
+        for somebody else, `traceparent_invalid`.
         """
+        if traceparent is not None and caller_of(traceparent) is None:
+            message = "the traceparent is none; it is `00-<32 hex digits>-<16 hex digits>-<2 hex digits>` (W3C Trace Context)"
+            raise RunError(message, code="traceparent_invalid")
         program = self._programs.admitted(contract, on_behalf_of)
         program.check_input(request)
         if self._redactor.holds_credential(request):
@@ -76,6 +89,9 @@ class Engine:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
         opened = self._opening(program, contract, request, on_behalf_of)
+        if traceparent is not None:
+            # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
+            opened = replace(opened, body={**opened.body, "traceparent": traceparent})
         try:
             await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:

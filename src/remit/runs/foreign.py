@@ -22,16 +22,19 @@ class ForeignAgent:
         self._on_behalf_of = on_behalf_of
 
     @asynccontextmanager
-    async def run(self, request: Json, *, request_key: str | None = None) -> AsyncGenerator[ForeignRun, None]:
+    async def run(
+        self, request: Json, *, request_key: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[ForeignRun, None]:
         """Open a run for a request and hold it open while the block lasts.
 
         At the end the run is closed as completed with what `finish` was given, or as escalated; when the block raises,
         as failed. It stays open while a person is still to approve a call, while a call waits for a system that is out
         of reach, and where the block is cancelled or the record can't be written. With a `request_key` that has been used before, the same run goes on: the agent
-        proposes from the top again, and gets the recorded outcomes as far as the record goes.
+        proposes from the top again, and gets the recorded outcomes as far as the record goes. `traceparent` names the
+        caller's span (W3C Trace Context), below which the run's trace then stands.
         """
         opened = await self._engine.open(
-            self._contract, request, on_behalf_of=self._on_behalf_of, request_key=request_key
+            self._contract, request, on_behalf_of=self._on_behalf_of, request_key=request_key, traceparent=traceparent
         )
         async with self._engine.session(opened) as (run, folded):
             session = ForeignRun(run, folded, self._engine)

@@ -1,0 +1,1 @@
+"""Projections of the record that leave the building: files, traces, security events, metrics."""

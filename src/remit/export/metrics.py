@@ -1,0 +1,188 @@
+"""Metrics: counts folded over the journal, from where the last look ended.
+
+A run counts for its contract when it was opened as one; an undo is a run of its own kind, and what stands on the register,
+replays among it, counts as nothing but that. Names come from tools' specifications, never from what an agent asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from remit.journal.events import OF_REGISTER, EventType
+from remit.journal.leaves import Leaf, LeafReader, Selection
+
+NOT_A_TOOL = "(none)"
+"""The tool of a call that named none."""
+_ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
+_UNDO = "undo:"
+
+DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
+CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+RUN_S = (0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0)
+CASE_S = (60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 604800.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Histogram:
+    """How often a value fell at or under each bound, and the sum of all."""
+
+    bounds: Sequence[float]
+    counts: list[int] = field(default_factory=list[int])
+    sum: float = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+Labels = tuple[str, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class JournalCounts:
+    """What the journal says up to one place. Keys are the values of the labels, in their order."""
+
+    runs: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, outcome"""
+    undos: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, outcome"""
+    decisions: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, tool, verdict"""
+    outcomes: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, tool, outcome"""
+    denials: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, rule: the rules that fired, or the code where no rule did"""
+    cost_microusd: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, tool"""
+    tokens: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract, tool, direction"""
+    on_register: Counter[Labels] = field(default_factory=Counter[Labels])
+    """type"""
+    run_s: dict[Labels, Histogram] = field(default_factory=dict[Labels, Histogram])
+    """contract"""
+    call_s: dict[Labels, Histogram] = field(default_factory=dict[Labels, Histogram])
+    """contract, tool"""
+    decision_s: dict[Labels, Histogram] = field(default_factory=dict[Labels, Histogram])
+    """contract"""
+    case_s: dict[Labels, Histogram] = field(default_factory=dict[Labels, Histogram])
+    """kind"""
+    events: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _OpenRun:
+    contract: str
+    is_undo: bool
+
+
+class JournalFold:
+    """Folds the journal of one tenant, a stretch at a time."""
+
+    def __init__(self, leaves: LeafReader) -> None:
+        self._leaves = leaves
+        self.folded = JournalCounts()
+        self._seq = 0
+        self._open: dict[str, _OpenRun] = {}
+        self._asked: dict[str, tuple[str, int]] = {}
+        self._tools: dict[str, str] = {}
+
+    def catch_up(self, upto: int) -> JournalCounts:
+        """Fold what was recorded since the last time. Raises `StorageError`."""
+        self.take(self._leaves.leaves(Selection(), after=self._seq, upto=upto))
+        return self.folded
+
+    def take(self, leaves: Iterable[Leaf]) -> None:
+        """Fold leaves that follow upon those taken before."""
+        for leaf in leaves:
+            self._take(leaf)
+            self._seq = leaf.seq
+            self.folded.events += 1
+
+    def open_runs(self) -> Counter[Labels]:
+        """How many runs are open now, by contract."""
+        return Counter((run.contract,) for run in self._open.values() if not run.is_undo)
+
+    def _take(self, leaf: Leaf) -> None:
+        header = leaf.header
+        kind = leaf.type
+        if kind in OF_REGISTER:
+            self.folded.on_register[header.type,] += 1
+        elif kind is EventType.RUN_OPENED:
+            said = str(leaf.told.get("contract", ""))
+            self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=said.startswith(_UNDO))
+        elif kind is EventType.RUN_CLOSED:
+            self._closed(leaf)
+        elif kind is EventType.CALL_DECIDED:
+            self._decided(leaf)
+        elif kind in _ENDS:
+            self._ended(leaf, _ENDS[kind])
+        elif kind in (EventType.APPROVAL_REQUESTED, EventType.CASE_OPENED):
+            self._case_opened(leaf)
+        elif kind in (EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED):
+            self._case_decided(leaf)
+
+    def _closed(self, leaf: Leaf) -> None:
+        header = leaf.header
+        run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor), is_undo=False)
+        if run.is_undo:
+            self.folded.undos[run.contract, header.verdict] += 1
+            return
+        self.folded.runs[run.contract, header.verdict] += 1
+        _observe(self.folded.run_s, (run.contract,), RUN_S, header.latency_us)
+
+    def _decided(self, leaf: Leaf) -> None:
+        header, contract = leaf.header, _contract(leaf.header.actor)
+        self.folded.decisions[contract, self._tool(leaf), header.verdict] += 1
+        _observe(self.folded.decision_s, (contract,), DECISION_S, header.latency_us)
+        if header.verdict == "deny":
+            verdict: dict[str, Any] = leaf.told.get("verdict", {})
+            for rule in verdict.get("rules") or [verdict.get("code", "erased")]:
+                self.folded.denials[contract, str(rule)] += 1
+
+    def _ended(self, leaf: Leaf, outcome: str) -> None:
+        header = leaf.header
+        contract, tool = _contract(header.actor), self._tool(leaf)
+        self.folded.outcomes[contract, tool, outcome] += 1
+        _observe(self.folded.call_s, (contract, tool), CALL_S, header.latency_us)
+        if header.cost_microusd:
+            self.folded.cost_microusd[contract, tool] += header.cost_microusd
+        for direction, tokens in (("input", header.tokens_in), ("output", header.tokens_out)):
+            if tokens:
+                self.folded.tokens[contract, tool, direction] += tokens
+
+    def _case_opened(self, leaf: Leaf) -> None:
+        body = leaf.told
+        if "case" in body:
+            self._asked[body["case"]] = (str(body.get("kind", "approval")), leaf.header.at)
+
+    def _case_decided(self, leaf: Leaf) -> None:
+        body = leaf.told
+        kind, at = self._asked.pop(body.get("case", ""), ("", 0))
+        if kind:
+            _observe(self.folded.case_s, (kind,), CASE_S, leaf.header.at - at)
+
+    def _tool(self, leaf: Leaf) -> str:
+        """The tool that a call is of, by the digest of its specification, so that a body need be opened only once."""
+        digest = leaf.header.refs.get("tool")
+        if digest is None:
+            return NOT_A_TOOL
+        if digest not in self._tools:
+            body: dict[str, Any] | None = leaf.body
+            if body is None:
+                return NOT_A_TOOL
+            self._tools[digest] = str(body["tool"])
+        return self._tools[digest]
+
+
+def _contract(actor: str) -> str:
+    """The contract that an agent works under; nothing a person's pseudonym would tell."""
+    return actor.rpartition("/")[2] if actor.startswith("agent/") else ""
+
+
+def _observe(found: dict[Labels, Histogram], labels: Labels, bounds: Sequence[float], us: int) -> None:
+    found.setdefault(labels, Histogram(bounds=bounds)).observe(us / 1e6)

@@ -1,0 +1,143 @@
+"""Runs are sent as they end; nothing about that reaches a run, and what is not sent is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from stories import Receiver, attributes, live_through, make_story_shop, receiving
+
+from cli.commands import remit as command
+from project import Shop
+from remit import Remit
+from remit.export.live import LiveTraces
+from remit.export.otlp import Sender
+from remit.journal.events import EventType
+
+pytestmark = pytest.mark.anyio
+
+
+def live_shop(folder: Path, database: str, url: str) -> Shop:
+    return make_story_shop(folder, database, f'\n[record]\notlp = "{url}"\n')
+
+
+def roots(receiver: Receiver) -> list[str]:
+    found = (attributes(span.attributes) for span in receiver.spans())
+    return [one["remit.run.id"] for one in found if one.get("gen_ai.operation.name") == "invoke_agent"]
+
+
+async def test_a_run_is_sent_once_when_it_has_ended(tmp_path: Path, database_url: str) -> None:
+    with receiving() as receiver:
+        shop = live_shop(tmp_path / "shop", database_url, receiver.url)
+        async with Remit(shop.folder) as remit:
+            held = await remit.run("tells", {"text": "one"})
+            assert held.outcome == "held"
+            told = await live_through(remit, "two")
+            await remit.close_run(held.run, token=remit.person_token("lee"), reason="nobody wants it")
+        assert sorted(roots(receiver)) == sorted([*told, held.run])
+        async with Remit(shop.folder) as remit:
+            async with remit.gate("away").run({}) as run:
+                assert roots(receiver).count(run.id) == 0
+            events = remit.register.events()
+        assert run.id in roots(receiver)
+    (announced,) = [event for event in events if event.type is EventType.RECORD_EXPORTED]
+    assert (announced.body["live"], announced.body["to"]) == (True, f"{receiver.url}/v1/traces")
+
+
+async def test_it_is_sent_while_the_process_goes_on(tmp_path: Path, database_url: str) -> None:
+    with receiving() as receiver:
+        shop = live_shop(tmp_path / "shop", database_url, receiver.url)
+        async with Remit(shop.folder) as remit:
+            async with remit.gate("away").run({}) as run:
+                pass
+            assert await asyncio.to_thread(receiver.came.wait, 20)
+            assert roots(receiver) == [run.id]
+
+
+async def test_a_receiver_that_is_away_harms_no_run_and_is_told_of_once(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving() as receiver:
+        pass
+    shop = live_shop(tmp_path / "shop", database_url, receiver.url)
+    with caplog.at_level(logging.WARNING, "remit"):
+        async with Remit(shop.folder) as remit:
+            for _ in range(3):
+                async with remit.gate("away").run({}) as run:
+                    pass
+    (said,) = [record.getMessage() for record in caplog.records if "finished runs were not sent" in record.getMessage()]
+    assert said.startswith("3 finished runs were not sent to")
+    assert run.id in said
+    assert "remit export --format otlp --to" in said
+    assert len(caplog.records) <= 2
+    with receiving() as receiver:
+        text = await asyncio.to_thread(command, shop, "export", "--format", "otlp", "--to", receiver.url)
+    assert text.startswith("sent 3 runs as 3 spans")
+    assert run.id in roots(receiver)
+
+
+async def test_a_receiver_that_comes_back_gets_what_it_missed(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = make_story_shop(tmp_path / "shop", database_url)
+    with receiving() as receiver, caplog.at_level(logging.WARNING, "remit"):
+        receiver.answers = [(503, {}, b""), (500, {}, b"")]
+        async with Remit(shop.folder) as remit:
+            runs: list[str] = []
+            for _ in range(3):
+                async with remit.gate("away").run({}) as run:
+                    runs.append(run.id)
+            encoder = remit.exporting.encoder()
+            live = LiveTraces(
+                leaves=remit.leaves,
+                encoder=encoder,
+                sender=Sender(receiver.url, encoder, attempts=1),
+                announce=remit.exporting.announce,
+            )
+            for run_id in runs:
+                live.closed(run_id)
+            while len(roots(receiver)) < 3:
+                receiver.came.clear()
+                assert await asyncio.to_thread(receiver.came.wait, 20)
+            await live.close()
+    assert roots(receiver) == runs
+    said = [record.getMessage() for record in caplog.records]
+    assert ["503" in said[0], "500" in said[1], "again" in said[2]] == [True] * 3
+    assert len(said) == 3
+
+
+async def test_what_is_broken_in_a_copy_reaches_no_run(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from sqlalchemy import update
+
+    from remit.storage import schema
+
+    with receiving() as receiver:
+        shop = live_shop(tmp_path / "shop", database_url, receiver.url)
+        async with Remit(shop.folder) as remit:
+            async with remit.gate("away").run({}) as run:
+                pass
+            with remit.database.engine.begin() as connection:
+                damaged = update(schema.events).where(schema.events.c.run == run.id, schema.events.c.n == 1)
+                connection.execute(damaged.values(body=b"damaged"))
+        assert receiver.requests == []
+    assert any("damaged, moved" in record.getMessage() for record in caplog.records)
+
+
+async def test_the_address_is_checked_with_the_project(tmp_path: Path, database_url: str) -> None:
+    shop = live_shop(tmp_path / "shop", database_url, "ftp://nowhere")
+    assert "is no address to send traces to" in await asyncio.to_thread(command, shop, "check", code=1)
+    shop = live_shop(tmp_path / "other", database_url, "http://me:hunter2@otel.example")
+    said = await asyncio.to_thread(command, shop, "check", code=1)
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in said
+    assert "hunter2" not in said
+
+
+async def test_traces_need_a_receiver(tmp_path: Path, database_url: str) -> None:
+    shop = make_story_shop(tmp_path / "shop", database_url)
+    assert "name it with `--to URL`" in await asyncio.to_thread(command, shop, "export", "--format", "otlp", code=1)
+    wrong = await asyncio.to_thread(command, shop, "export", "--format", "ocsf", "--to", "http://a", code=1)
+    assert "write ocsf to a file" in wrong
