@@ -287,7 +287,7 @@ async def test_an_answer_of_somebody_who_is_disabled_before_it_is_on_record_does
     async with Remit(shop.folder) as other:
 
         async def disable() -> None:
-            other.principals.disable("person/lee", other.clock())
+            await other.administration.disable("person/lee")
 
         *_, refused, _ = await crossing(remit, disable())
         assert isinstance(refused, CaseError)

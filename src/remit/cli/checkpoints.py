@@ -91,7 +91,7 @@ def publish(
     ] = "127.0.0.1:8780",
     project: ProjectOption = None,
 ) -> None:
-    """Serve checkpoint and tree over HTTP, for those who watch the record.
+    """Serve checkpoint and tree over HTTP to those who watch.
 
     The form is that of c2sp.org/tlog-tiles: /checkpoint and /tile/…; only hashes are told, never what an event holds.
     """

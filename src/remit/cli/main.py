@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import cases, checkpoints, contracts, demo, identity, policy, releases, runs, undo
+from remit.cli import cases, checkpoints, contracts, demo, identity, policy, records, releases, runs, undo
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -84,6 +84,22 @@ _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'so
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
+_add(
+    RECORD,
+    "reveal",
+    records.reveal,
+    "remit reveal 0425 --as lee --reason 'the customer asks what we sent'",
+    "remit reveal 0425 --step 3 --as lee --reason 'wrong account?'",
+)
+_add(
+    RECORD,
+    "erase",
+    records.erase,
+    "remit erase --run 0425 --as lee --reason 'request of 3 May'",
+    "remit erase --subject ann@shop.example --as lee --reason GDPR-17 --yes",
+)
+_add(RECORD, "retention", records.retention, "remit retention --dry-run")
+app.add_typer(records.hold, name="hold", rich_help_panel=RECORD)
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
 _add(ADMINISTER, "token", identity.token, "remit token lee")
