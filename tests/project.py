@@ -204,6 +204,16 @@ user = "shop"
 secret = {{ file = "bank.secret" }}
 """
 
+RECORD_RULES = """
+@id("leads-keep-the-record")
+permit (principal in Role::"care-lead", action, resource);
+
+@id("say-why")
+@reason("say why, with `--reason`")
+forbid (principal, action in [Action::"reveal", Action::"erase", Action::"hold"], resource)
+unless { context.reason_given };
+"""
+
 REFUND: dict[str, Any] = {
     "tool": "payments.refund",
     "autonomy": "approve",
@@ -272,6 +282,7 @@ def make_shop(folder: Path, database: str) -> Shop:
     (folder / "tools").mkdir(parents=True)
     (folder / "contracts").mkdir()
     (folder / "tools" / "shop.py").write_text(TOOLS)
+    (folder / "record.cedar").write_text(RECORD_RULES)
     (folder / "remit.toml").write_text(PROJECT.format(database=json.dumps(database)))
     (folder / "bank.secret").write_text(SECRET)
     (folder / "bank.secret").chmod(0o600)

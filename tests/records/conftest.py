@@ -8,16 +8,6 @@ import pytest
 
 from project import REFUND, Shop, make_shop, write_action
 
-RULES = """
-@id("leads-keep-the-record")
-permit (principal in Role::"care-lead", action, resource);
-
-@id("say-why")
-@reason("say why, with `--reason`")
-forbid (principal, action in [Action::"reveal", Action::"erase", Action::"hold"], resource)
-unless { context.reason_given };
-"""
-
 WORKFLOW = """
 async def NAME(run, request):
     await run.call("orders.read", order=request.get("order", 1))
@@ -34,7 +24,6 @@ async def NAME(run, request):
 def shop(tmp_path: Path, database_url: str) -> Shop:
     """`act` does what its request says, and so does `short`, which keeps originals for a day and all else for ten."""
     shop = make_shop(tmp_path / "shop", database_url)
-    (shop.folder / "record.cedar").write_text(RULES)
     actions = [REFUND, {"tool": "orders.read"}, write_action("put.none")]
     shop.contract("act", actions, workflow=WORKFLOW.replace("NAME", "act"))
     short = WORKFLOW.replace("NAME", "short")

@@ -136,7 +136,7 @@ _add(
     "erase",
     records.erase,
     "remit erase --run 0425 --as lee --reason 'request of 3 May'",
-    "remit erase --subject ann@shop.example --as lee --reason 'request of 3 May' --yes",
+    "remit erase --subject ann@shop.example --as lee --reason GDPR-17 --yes",
 )
 _add(RECORD, "retention", records.retention, "remit retention --dry-run")
 app.add_typer(records.hold, name="hold", rich_help_panel=RECORD)

@@ -199,7 +199,7 @@ def retention(
     json: JsonTimesOption = False,
     project: ProjectOption = None,
 ) -> None:
-    """Drop and erase what contracts keep no longer.
+    """Destroy what contracts keep no longer.
 
     Originals after `retention`, whole runs after `erase_after`, never what a legal hold keeps.
     `remit work` does the same once a day.
