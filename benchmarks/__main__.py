@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import machine, measure, report
 from benchmarks.postgres import NoServer, database, server
+from benchmarks.replay import replay
 from benchmarks.workload import make_project
 
 POLICIES = (10, 100, 1000)
@@ -53,6 +54,8 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     found["memory"] = asyncio.run(measure.memory(projects[100], min(options.calls, 200)))
     say("the profile")
     found["profile"] = asyncio.run(measure.profile(projects[100], AT_ONCE))
+    say("the last 50 runs")
+    found["replay"] = replay(make_project(folder / "replay", policies=10))
     say("the command line")
     found["start"] = measure.start_up()
     found["reach"] = report.reach(found)

@@ -10,6 +10,7 @@ WITHOUT_DISK_MS = 0.30
 SYNCS = 3
 CALLS_PER_S = 3_000
 START_S = 0.3
+SHOWN_S = 0.2
 
 
 def middle(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -31,6 +32,7 @@ def reach(found: dict[str, Any]) -> list[dict[str, Any]]:
             _durable("Postgres", there, bare),
             _goal("64 at once, Postgres", "calls/s", there["concurrent"]["calls_per_s"], at_least=CALLS_PER_S),
         ]
+    made.append(_goal("the last 50 runs, read, checked and shown", "s", found["replay"]["shown_s"], at_most=SHOWN_S))
     made.append(_goal("start of the command line", "s", found["start"]["command_line_s"], at_most=START_S))
     return made
 
@@ -75,6 +77,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield "      own µs   total µs   calls"
     for row in found["profile"]:
         yield f"  {row['own_us']:>10.1f} {row['total_us']:>10.1f} {row['calls']:>7}  {row['where']}"
+    shown = found["replay"]
+    yield f"\nthe last {shown['runs']} runs ({shown['events']} events): read and checked {shown['read_s']:.3f} s, shown {shown['shown_s']:.3f} s"
     start = found["start"]
     yield f"\nstart of the command line {start['command_line_s']:.3f} s (Python alone {start['bare_python_s']:.3f} s)"
     yield "\nreach"

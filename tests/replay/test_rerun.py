@@ -206,6 +206,15 @@ def test_an_agent_that_lives_elsewhere_has_no_code_to_run_again(shop: Shop) -> N
     assert "lives elsewhere" in found.why
 
 
+def test_an_agent_that_lives_elsewhere_is_not_taken_for_the_workflow_of_its_contract(shop: Shop) -> None:
+    async def propose(remit: Remit) -> None:
+        async with remit.gate("desk").run({"order": 4}) as session:
+            await session.propose("risk.check", {"order": 1})
+
+    with_remit(shop, propose)
+    assert the_one(replay(shop)).result == "undetermined"
+
+
 def test_a_run_that_was_erased_is_undetermined_and_its_chain_still_holds(shop: Shop) -> None:
     run(shop)
     destroy_keys(shop, "body_key", "sealed_key")

@@ -209,9 +209,7 @@ def _not_triable(recorded: RecordedRun) -> str:
         return "its content was erased"
     if recorded.is_concealed:
         return "its originals were dropped, and what its tools answered is not known any more"
-    if recorded.elsewhere:
-        return "its agent lives elsewhere; there is no code of it here that could run again"
-    return ""
+    return recorded.no_code
 
 
 def _sources(program: Program, tools: Mapping[str, ToolSource]) -> dict[str, ToolSource]:

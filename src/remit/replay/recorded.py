@@ -66,6 +66,15 @@ class RecordedRun(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return any(event.header.sealed and event.sealed is None for event in self.events)
 
     @property
+    def no_code(self) -> str:
+        """Why there is no code here that could run again; empty where there is."""
+        if self.elsewhere:
+            return "its agent lives elsewhere; there is no code of it here that could run again"
+        if self.events and body_of(self.events[0]).get("contract") != self.contract:
+            return "it undoes another run; what it does follows from the record of that one, and not from a workflow"
+        return ""
+
+    @property
     def was_stopped(self) -> bool:
         """Whether it was ended from outside of its code: by a person, by its time, or because it was taken for broken."""
         if self.closed is None:

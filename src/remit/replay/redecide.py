@@ -39,14 +39,17 @@ class _Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _redecided(recorded: RecordedRun, policy: PolicyDecisionPoint) -> Iterator[Redecided]:
-    approved: set[str] = set()
+    asked: dict[str, tuple[str, str]] = {}
+    approved: set[tuple[str, str]] = set()
     for event in recorded.events:
         body, step = body_of(event), event.header.span
-        if event.type is EventType.APPROVAL_DECIDED and body.get("decision") == "approved":
-            approved.add(step)
+        if event.type is EventType.APPROVAL_REQUESTED:
+            asked[str(body["case"])] = (step, str(body["args_digest"]))
+        if event.type is EventType.APPROVAL_DECIDED and body.get("decision") == "approved" and body.get("case") in asked:
+            approved.add(asked[body["case"]])
         if event.type is not EventType.CALL_DECIDED:
             continue
-        expected = _expected(event, body, step in approved)
+        expected = _expected(event, body, (step, str(body["args_digest"])) in approved)
         if expected is not None:
             yield _again(event, body, policy, expected)
 

@@ -89,9 +89,8 @@ class Replays:
         return self._redecide(recorded)
 
     async def _rerun(self, recorded: RecordedRun, code: WhichCode) -> Replayed:
-        if recorded.elsewhere:
-            why = "its agent lives elsewhere; there is no code of it here that could run again"
-            return replayed(recorded, "undetermined", why=why)
+        if recorded.no_code:
+            return replayed(recorded, "undetermined", why=recorded.no_code)
         try:
             program = self._program(recorded, code)
             found = await rerun(recorded, program, self._redactor)

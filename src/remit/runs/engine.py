@@ -9,6 +9,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from msgspec.structs import replace
@@ -159,9 +160,10 @@ class Engine:
     async def session(self, run: str) -> AsyncGenerator[tuple[Run, Folded], None]:
         """Hold a run open for an agent that lives elsewhere and proposes calls; the caller closes the run.
 
+        From then on no worker takes it up, also where its contract has a workflow: that would do something else.
         Raises `RunError` (code `run_busy`) where the run is closed, or held by another drive or session.
         """
-        lease = self._table.claim(self._table.standing(run))
+        lease = self._table.claim(replace(self._table.standing(run), elsewhere=True))
         if lease is None:
             raise RunError(f"run `{run}` is closed, or driven by another worker or session", code="run_busy")
         async with held(self._table, lease):

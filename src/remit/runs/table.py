@@ -139,6 +139,7 @@ class RunTable:
         # Counted, so that of two who saw the same row one takes it.
         same = and_(_RUNS.run == found.run, _RUNS.tenant == self._tenant, _RUNS.claims == found.claims)
         taken: dict[str, Any] = {"worker": lease.token, "lease_until": self._now + LEASE_US, "claims": found.claims + 1}
+        taken["elsewhere"] = found.elsewhere
         claiming = update(schema.runs).where(same, _RUNS.status != "closed", free)
         claimed = self._change(claiming.values(status="running", held_at=now, updated_at=now, **taken))
         return lease if claimed else None
