@@ -58,7 +58,7 @@ class Target:
         str | None, typer.Option("--to", metavar="URL", help="For `otlp`: the receiver; by default `[record] otlp`.")
     ] = None
     by: Annotated[
-        str | None, typer.Option("--as", metavar="PERSON", help="Who exports: a person of remit.toml; kept on record.")
+        str | None, typer.Option("--as", metavar="PERSON", help="Who exports: a person whom record.cedar lets; by default the system.")
     ] = None
 
 
@@ -80,8 +80,10 @@ def export(
     async def use(remit: Remit) -> None:
         from remit.cli.lookup import find_person
 
-        by = None if target.by is None else f"person/{find_person(remit, target.by)}"
         selection = chosen.selection(remit)
+        by = None
+        if target.by is not None:
+            by = remit.exporter(selection, remit.person_token(find_person(remit, target.by)))
         if form is Format.OTLP:
             await _send(remit, selection, target, by)
         elif target.to is not None:

@@ -16,12 +16,9 @@ from remit.export.traces import trace_of
 from remit.journal.events import Draft, EventType
 from remit.journal.leaves import LeafReader, Selection
 from remit.journal.redaction import Redactor
-from remit.journal.register import Register
+from remit.journal.register import SYSTEM, Register
 from remit.journal.sequencer import Sequencer
 from remit.values import Json
-
-OPERATOR = "operator"
-"""Who exports where nobody says who: whoever may read the project's keys."""
 
 
 class Format(StrEnum):
@@ -105,13 +102,14 @@ class Exporting:
     async def _note(
         self, form: Format, selection: Selection, *, to: str, by: str | None, said: dict[str, Json], refs: dict[str, str] | None = None
     ) -> None:
-        body: dict[str, Any] = {"format": str(form), "selection": msgspec.to_builtins(selection), "to": to, "by": by, **said}
+        body: dict[str, Any] = {"format": str(form), "selection": msgspec.to_builtins(selection), "to": to, "by": by or SYSTEM, **said}
         await self._register.append(
             Draft(
                 type=EventType.RECORD_EXPORTED,
                 # A header holds nothing personal.
-                actor=OPERATOR if by is None else self._redactor.pseudonym("person", by),
+                actor=SYSTEM if by is None else self._redactor.pseudonym("person", by),
                 body=self._redactor.redact(body).value,
                 refs=refs or {},
-            )
+            ),
+            by=by,
         )
