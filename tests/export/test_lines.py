@@ -16,7 +16,7 @@ from stories import MAIL, Story, erase, tell
 from cli.commands import remit as command
 from remit import Remit
 from remit.errors import RunError
-from remit.export.exporting import Format
+from remit.export.formats import Format
 from remit.export.lines import event_line, event_schema
 from remit.journal.events import Draft, EventType
 from remit.journal.leaves import Selection

@@ -21,7 +21,7 @@ from remit import Remit
 
 pytestmark = pytest.mark.anyio
 
-PROGRAM = Path(os.environ.get("REMIT_TEST_PHOENIX", "/opt/remit-phoenix/bin/phoenix"))
+PROGRAM = Path(__file__).parents[2] / ".receiver" / "bin" / "phoenix"
 START_S = 120
 
 
@@ -35,7 +35,7 @@ def free_port() -> int:
 def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """The address of a Phoenix server, started for these tests."""
     if not PROGRAM.exists():
-        unavailable("no Arize Phoenix found; install `arize-phoenix` apart and set REMIT_TEST_PHOENIX to its `phoenix`")
+        unavailable("no Arize Phoenix found; make a virtual environment `.receiver` and install requirements/receiver.lock into it")
     home = tmp_path_factory.mktemp("phoenix")
     with running(home, free_port()) as url:
         yield url

@@ -14,7 +14,7 @@ import typer
 
 from remit.cli.options import MOST, spread
 from remit.errors import ConfigError
-from remit.export.exporting import Format
+from remit.export.formats import Format
 from remit.terminal import ProjectOption, print_text, reporting, say, visible_json, with_remit, writing
 
 if TYPE_CHECKING:

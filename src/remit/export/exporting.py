@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from remit.errors import RunError
+from remit.export.formats import Format
 from remit.export.lines import event_line, record_lines
 from remit.export.ocsf import Ocsf
 from remit.export.otlp import Encoder, Sender
@@ -19,15 +19,6 @@ from remit.journal.redaction import Redactor
 from remit.journal.register import SYSTEM, Register
 from remit.journal.sequencer import Sequencer
 from remit.values import Json
-
-
-class Format(StrEnum):
-    """What an export can be."""
-
-    JSONL = "jsonl"
-    OCSF = "ocsf"
-    RECORD = "record"
-    OTLP = "otlp"
 
 
 class Exporting:
