@@ -32,6 +32,8 @@ bench: $(VENV)/.installed  ## speed and memory, beside the physical floor
 lock:  ## resolve dependencies anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --all-extras --group dev pyproject.toml -o $(LOCK)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-annotate --no-header requirements/receiver.in -o requirements/receiver.lock
 
 clean:
 	rm -rf $(VENV) demo

@@ -38,7 +38,7 @@ from remit.identity.principals import (
 from remit.identity.secrets import SecretStore
 from remit.identity.tokens import TokenIssuer, TokenRequest, TokenVerifier
 from remit.journal.journal import Clock, Journal, system_clock
-from remit.journal.leaves import LeafReader
+from remit.journal.leaves import LeafReader, Selection
 from remit.journal.notes import CheckpointKey, origin
 from remit.journal.publishing import anchor, file_target, publisher
 from remit.journal.redaction import Redactor
@@ -204,6 +204,21 @@ class Remit:
             redactor=self.redactor,
             version=version("remit"),
         )
+
+    def exporter(self, selection: Selection, token: str) -> str:
+        """The person that `token` belongs to, where record.cedar lets them export what is selected.
+
+        Raises `RecordError`, `ConfigError` (code `record_policy_missing`), `IdentityError` and `CaseError` for the token.
+        """
+        archive = self.archive
+        purpose = archive.purpose(Deed.EXPORT, token=token, reason="")
+        if selection.run is not None:
+            facts = [archive.facts(archive.run(selection.run), archive.events(selection.run))]
+        else:
+            contracts = archive.contracts if selection.contract is None else (selection.contract,)
+            facts = [archive.every_run_of(contract) for contract in contracts]
+        archive.policy().check(purpose, facts)
+        return purpose.person.principal
 
     @cached_property
     def releases(self) -> Releases:

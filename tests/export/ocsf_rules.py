@@ -170,12 +170,13 @@ def _value(path: str, value: Any, kind: str) -> Iterator[str]:
     elif not isinstance(value, dict):
         yield f"{path} is no {kind}"
     else:
-        given = cast("dict[str, Any]", value)
-        yield from _object(f"{path}.", given, OBJECTS[kind])
-        if kind in ONE_OF and not set(given) & set(ONE_OF[kind]):
-            yield f"{path} has none of {', '.join(ONE_OF[kind])}"
-        types = ENUMS.get(f"{kind}.type_id")
-        if types is not None and given.get("type_id") in types and given.get("type") != types[given["type_id"]]:
-            yield f"{path}.type is not that of type_id"
-        elif types is not None and given.get("type_id") is not None and given["type_id"] not in types:
-            yield f"{path}.type_id is not known"
+        yield from _known(path, cast("dict[str, Any]", value), kind)
+
+
+def _known(path: str, given: Mapping[str, Any], kind: str) -> Iterator[str]:
+    yield from _object(f"{path}.", given, OBJECTS[kind])
+    if kind in ONE_OF and not set(given) & set(ONE_OF[kind]):
+        yield f"{path} has none of {', '.join(ONE_OF[kind])}"
+    types = ENUMS.get(f"{kind}.type_id")
+    if types is not None and "type_id" in given and given.get("type") != types.get(given["type_id"]):
+        yield f"{path}.type is not that of type_id"

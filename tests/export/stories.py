@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,6 @@ from project import REFUND, Shop, make_shop, write_action
 from remit import Held, Remit
 from remit.cases.cases import Decision
 from remit.journal.events import Draft, EventType
-from remit.journal.leaves import Selection
 from remit.storage.writer import Statement
 
 LARGE = {"order": 4, "amount": {"amount": "60.00", "currency": "EUR"}, "account": "DE0933"}
@@ -53,7 +52,7 @@ class Story:
     told: str
     """Everything of a workflow, a hold that was approved among it."""
     escalated: str
-    undone: int = 0
+    """Seen to by a person after it had ended."""
 
 
 def make_story_shop(folder: Path, database: str, settings: str = "") -> Shop:
@@ -116,10 +115,6 @@ def all_bodies(remit: Remit, run: str) -> dict[int, Any]:
     return {event.header.n: event.body for event in remit.journal.reader.events(run)}
 
 
-def everything() -> Selection:
-    return Selection()
-
-
 @dataclass(kw_only=True)
 class Receiver:
     """What came in, and how the next requests are answered: 200, or what `answers` holds, one after the other."""
@@ -141,7 +136,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
+def receiving() -> Generator[Receiver]:
     """An OTLP receiver on this machine that takes what it is sent, and decodes it."""
     received = Receiver()
 

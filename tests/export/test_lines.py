@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tracemalloc
 from pathlib import Path
@@ -15,7 +16,7 @@ from stories import MAIL, Story, erase, tell
 from cli.commands import remit as command
 from remit import Remit
 from remit.errors import RunError
-from remit.export.exporting import Format
+from remit.export.formats import Format
 from remit.export.lines import event_line, event_schema
 from remit.journal.events import Draft, EventType
 from remit.journal.leaves import Selection
@@ -71,8 +72,9 @@ async def test_every_event_meets_the_schema_that_is_published(story: Story) -> N
     assert kinds >= {"call.failed", "call.unknown", "approval.decided", "case.decided", "value.recorded", "record.exported"}
     assert any(event["body"] is None for event in exported)
     broken = exported[0]
-    for wrong in ({**broken, "seq": 0}, {**broken, "more": 1}, {**broken, "body": {}}, {**broken, "header": {}}):
-        assert not validator.is_valid(wrong)
+    wrongs: list[dict[str, Any]] = [{"seq": 0}, {"more": 1}, {"body": {}}, {"header": {}}]
+    for wrong in wrongs:
+        assert not validator.is_valid({**broken, **wrong})
 
 
 async def test_a_line_holds_header_and_body_as_they_were_hashed(story: Story) -> None:
@@ -89,6 +91,8 @@ async def test_a_line_holds_header_and_body_as_they_were_hashed(story: Story) ->
 
 
 async def test_every_export_is_on_the_register_before_it_leaves(story: Story, tmp_path: Path) -> None:
+    permit = '@id("export") permit (principal in Role::"care-lead", action == Action::"export", resource);'
+    (story.shop.folder / "record.cedar").write_text(permit)
     typed(story, "export", "--format", "ocsf", "--run", story.told, "--as", "lee")
     typed(story, "export", "--last", "1", "--out", str(tmp_path / "one.jsonl"))
     typed(story, "export", "--out", str(tmp_path / "nowhere" / "one.jsonl"), code=1)
@@ -98,9 +102,22 @@ async def test_every_export_is_on_the_register_before_it_leaves(story: Story, tm
     first, second, third = [event.body for event in events]
     assert (first["format"], first["selection"], first["by"]) == ("ocsf", {"run": story.told}, "person/lee")
     assert events[0].header.actor.startswith("<person:")
-    assert (second["selection"], second["to"], second["by"]) == ({"last": 1}, str(tmp_path / "one.jsonl"), None)
+    assert (second["selection"], second["to"], second["by"]) == ({"last": 1}, str(tmp_path / "one.jsonl"), "system")
     assert first["events"] > second["events"] > 0
     assert third["selection"] == {}
+
+
+async def test_a_person_exports_what_record_cedar_lets_them(story: Story) -> None:
+    rules = story.shop.folder / "record.cedar"
+    assert "record_policy_missing" in typed(story, "export", "--as", "lee", code=1)
+    rules.write_text('@id("away") permit (principal, action == Action::"export", resource) when { resource.contract == "away" };')
+    assert "record_denied" in typed(story, "export", "--as", "lee", code=1)
+    assert "record_denied" in typed(story, "export", "--as", "lee", "--run", story.told, code=1)
+    assert "record_denied" in typed(story, "export", "--format", "otlp", "--to", "http://a", "--as", "lee", code=1)
+    async with Remit(story.shop.folder) as remit:
+        assert remit.register.events() == []
+    assert len(lines(typed(story, "export", "--as", "lee", "--contract", "away"))) == 6
+    assert len(lines(typed(story, "export", "--as", "lee", "--run", story.escalated))) == 6
 
 
 async def test_a_selection_takes_what_it_names_and_nothing_else(story: Story) -> None:
@@ -151,13 +168,13 @@ async def test_a_file_that_is_there_stays_until_the_new_one_is_whole(story: Stor
             connection.execute(damaged.values(body=b"damaged"))
     assert "record_corrupt" in typed(story, "export", "--out", str(file), code=1)
     assert file.read_text() == "before"
-    assert [path.name for path in tmp_path.iterdir() if "events" in path.name] == ["events.jsonl"]
+    assert [name for name in os.listdir(tmp_path) if "events" in name] == ["events.jsonl"]  # noqa: PTH208 - no loop waits for it
 
 
 async def test_memory_stays_flat_however_long_the_record_is(story: Story) -> None:
     async with Remit(story.shop.folder) as remit:
         keys = remit.journal.start("shop", "register-shop")
-        body = {"to": "x" * 20_000, "format": "jsonl", "selection": {}}
+        body: dict[str, Any] = {"to": "x" * 20_000, "format": "jsonl", "selection": {}}
         draft = Draft(type=EventType.RECORD_EXPORTED, actor="operator", body=body)
         await remit.journal.append(keys[0], *[draft] * 2_000, statements=[keys[1]])
         exported = await remit.exporting.lines(Format.RECORD, Selection(), to="x", by=None, keys=[])

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics,  # pyright: ignore[reportUnknownVariableType]
+)
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from stories import Story, erase, live_through, make_story_shop, receiving, tell
 

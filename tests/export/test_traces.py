@@ -26,7 +26,7 @@ from remit.errors import ConfigError, ExportError, RunError
 from remit.export.otlp import Sender, endpoint, headers_of
 from remit.export.traceparent import caller_of
 from remit.export.traces import MOST_ATTRIBUTES, MOST_BYTES, MOST_EVENTS, split_text, trace_of
-from remit.journal.events import Draft, EventType
+from remit.journal.events import EventType
 from remit.journal.leaves import Selection
 
 pytestmark = pytest.mark.anyio
@@ -146,13 +146,19 @@ async def test_an_erased_run_keeps_its_shape_and_says_nothing(story: Story) -> N
     assert "execute_tool erased" in [span.name for span in spans]
 
 
+TICKS = """
+async def tick(run, request):
+    for _ in range(250):
+        await run.now()
+    return {}
+"""
+
+
 async def test_more_events_than_a_span_may_have_stand_in_spans_below(story: Story) -> None:
+    story.shop.contract("ticks", [{"tool": "orders.read"}], workflow=TICKS)
     async with Remit(story.shop.folder) as remit:
-        async with remit.gate("away").run({}, request_key="long") as run:
-            log = run._run._folded.state.log
-            draft = Draft(type=EventType.VALUE_RECORDED, actor="agent/shop/away", body={"kind": "now", "value": 1})
-            await remit.journal.append(log, *[draft] * 250)
-        spans = trace_of(remit.leaves.run(run.id))
+        ticked = await remit.run("ticks", {})
+        spans = trace_of(remit.leaves.run(ticked.run))
     assert [len(span.events) for span in spans] == [100, 100, 52]
     assert [span.name for span in spans[1:]] == ["remit.events"] * 2
     numbers = [event.attributes["remit.event.n"] for span in spans for event in span.events]
@@ -192,7 +198,8 @@ async def test_a_receiver_that_refuses_is_not_asked_again(story: Story) -> None:
     partial = ExportTraceServiceResponse()
     partial.partial_success.rejected_spans = 2
     partial.partial_success.error_message = "too old"
-    refusals = [(400, {}, b""), (401, {}, b""), (200, {}, partial.SerializeToString())]
+    none: dict[str, str] = {}
+    refusals = [(400, none, b""), (401, none, b""), (200, none, partial.SerializeToString())]
     said = ["answers 400", "answers 401", "2 spans refused: too old"]
     for refusal, expected in zip(refusals, said, strict=True):
         pauses = Pauses()

@@ -65,7 +65,7 @@ def check(json: JsonOption = False, project: ProjectOption = None) -> None:
 def schema(
     of: Annotated[SchemaName, typer.Argument(help="Of which of them.")] = SchemaName.CONTRACT,
 ) -> None:
-    """Print the JSON Schema of contract.yaml, remit.toml, or an exported event.
+    """Print the JSON Schema of a file or an event.
 
     With it, editors complete and check the files, and whoever takes in events knows their form.
     """

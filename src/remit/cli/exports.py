@@ -14,7 +14,7 @@ import typer
 
 from remit.cli.options import MOST, spread
 from remit.errors import ConfigError
-from remit.export.exporting import Format
+from remit.export.formats import Format
 from remit.terminal import ProjectOption, print_text, reporting, say, visible_json, with_remit, writing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ExportOptions:
     """Which part of the record is exported; what is left out does not matter."""
 
     since: Annotated[
@@ -37,10 +37,11 @@ class Chosen:
     def selection(self, remit: Remit) -> Selection:
         """What that means in a project. Raises `RunError` for a run that isn't there, `ConfigError` for no time."""
         from remit.cli.lookup import find, storable
+        from remit.cli.times import since_us
         from remit.journal.leaves import Selection
 
         return Selection(
-            since=None if self.since is None else parse_time(self.since, remit.clock()),
+            since=None if self.since is None else since_us(self.since, remit.clock()),
             run=None if self.run is None else find(remit, "run", self.run),
             last=self.last,
             contract=None if self.contract is None else storable(self.contract),
@@ -58,7 +59,7 @@ class Target:
         str | None, typer.Option("--to", metavar="URL", help="For `otlp`: the receiver; by default `[record] otlp`.")
     ] = None
     by: Annotated[
-        str | None, typer.Option("--as", metavar="PERSON", help="Who exports: a person of remit.toml; kept on record.")
+        str | None, typer.Option("--as", metavar="PERSON", help="Who exports: a person whom record.cedar lets; by default the system.")
     ] = None
 
 
@@ -68,7 +69,7 @@ def export(
     form: Annotated[
         Format, typer.Option("--format", help="Events a line (`jsonl`, `ocsf`), the whole `record`, or traces (`otlp`).")
     ] = Format.JSONL,
-    chosen: Chosen,
+    chosen: ExportOptions,
     target: Target,
     project: ProjectOption = None,
 ) -> None:
@@ -80,8 +81,10 @@ def export(
     async def use(remit: Remit) -> None:
         from remit.cli.lookup import find_person
 
-        by = None if target.by is None else f"person/{find_person(remit, target.by)}"
         selection = chosen.selection(remit)
+        by = None
+        if target.by is not None:
+            by = remit.exporter(selection, remit.person_token(find_person(remit, target.by)))
         if form is Format.OTLP:
             await _send(remit, selection, target, by)
         elif target.to is not None:
@@ -144,24 +147,6 @@ def _replacing(path: Path) -> Generator[BinaryIO]:
         raise ConfigError(f"can't write `{path}`: {why}; name another file with `--out`", code="output_lost") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def parse_time(text: str, now_us: int) -> int:
-    """A date, a time or a duration before now, in microseconds since the epoch. Raises `ConfigError`."""
-    from datetime import UTC, datetime
-
-    from remit.contracts.quantities import duration_ms
-
-    try:
-        return now_us - duration_ms(text) * 1000
-    except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    except (ValueError, OverflowError) as error:
-        message = f"`{text}` is no time; write `2026-11-25`, `2026-11-25T08:00`, or `24h` for a day ago"
-        raise ConfigError(message) from error
 
 
 def metrics(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from remit.errors import RunError
+from remit.export.formats import Format
 from remit.export.lines import event_line, record_lines
 from remit.export.ocsf import Ocsf
 from remit.export.otlp import Encoder, Sender
@@ -16,21 +16,9 @@ from remit.export.traces import trace_of
 from remit.journal.events import Draft, EventType
 from remit.journal.leaves import LeafReader, Selection
 from remit.journal.redaction import Redactor
-from remit.journal.register import Register
+from remit.journal.register import SYSTEM, Register
 from remit.journal.sequencer import Sequencer
 from remit.values import Json
-
-OPERATOR = "operator"
-"""Who exports where nobody says who: whoever may read the project's keys."""
-
-
-class Format(StrEnum):
-    """What an export can be."""
-
-    JSONL = "jsonl"
-    OCSF = "ocsf"
-    RECORD = "record"
-    OTLP = "otlp"
 
 
 class Exporting:
@@ -105,13 +93,14 @@ class Exporting:
     async def _note(
         self, form: Format, selection: Selection, *, to: str, by: str | None, said: dict[str, Json], refs: dict[str, str] | None = None
     ) -> None:
-        body: dict[str, Any] = {"format": str(form), "selection": msgspec.to_builtins(selection), "to": to, "by": by, **said}
+        body: dict[str, Any] = {"format": str(form), "selection": msgspec.to_builtins(selection), "to": to, "by": by or SYSTEM, **said}
         await self._register.append(
             Draft(
                 type=EventType.RECORD_EXPORTED,
                 # A header holds nothing personal.
-                actor=OPERATOR if by is None else self._redactor.pseudonym("person", by),
+                actor=SYSTEM if by is None else self._redactor.pseudonym("person", by),
                 body=self._redactor.redact(body).value,
                 refs=refs or {},
-            )
+            ),
+            by=by,
         )

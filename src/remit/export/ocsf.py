@@ -119,6 +119,11 @@ class Ocsf:
         }
         return mapped
 
+    @property
+    def remembered(self) -> int:
+        """How many calls and questions wait for their end."""
+        return len(self._decided) + len(self._asked)
+
     def _call_decided(self, leaf: Leaf, body: dict[str, Any]) -> Mapped:
         header = leaf.header
         verdict: dict[str, Any] = body.get("verdict", {})
