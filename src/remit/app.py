@@ -56,6 +56,7 @@ from remit.runs.closing import SCOPE as CLOSE_RUNS
 from remit.runs.closing import Closing
 from remit.runs.engine import Engine
 from remit.runs.foreign import ForeignAgent
+from remit.runs.importing import ImportedRuns
 from remit.runs.program import Program, RunResult
 from remit.runs.table import RunTable
 from remit.storage.database import Database
@@ -233,6 +234,13 @@ class Remit:
     def retention(self) -> Retention:
         """Drops and erases what has been kept for long enough."""
         return Retention(self.archive, self._programs)
+
+    @cached_property
+    def imports(self) -> ImportedRuns:
+        """Brings in runs that took place elsewhere."""
+        return ImportedRuns(
+            table=self._table, journal=self.journal, gate=self.pipeline, issuer=self.issuer, redactor=self.redactor
+        )
 
     @cached_property
     def _closing(self) -> Closing:

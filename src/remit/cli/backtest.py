@@ -70,6 +70,7 @@ def backtest(
     async def use(remit: Remit) -> tuple[str, Result]:
         from remit.backtest.judging import Judging, judge_on_record
         from remit.backtest.proposals import Alternative, proposed_terms
+        from remit.cli.counting import counting
         from remit.cli.times import since_us
         from remit.errors import ConfigError
 
@@ -78,8 +79,9 @@ def backtest(
         terms = proposed_terms(
             remit, Alternative(policy=policy, contract=contract, release=release, contract_name=name)
         )
-        judging = Judging(since_us=since_us(since, remit.clock()), last_runs=last)
-        return terms.name, await judge_on_record(remit, terms, judging)
+        with counting(f"judging the record of {terms.name}") as shown:
+            judging = Judging(since_us=since_us(since, remit.clock()), last_runs=last, on_entry=shown)
+            return terms.name, await judge_on_record(remit, terms, judging)
 
     judged, result = with_remit(project, use)
     if json:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import backtest, cases, checkpoints, contracts, demo, identity, policy, releases, runs, undo
+from remit.cli import backtest, cases, checkpoints, contracts, demo, identity, imports, policy, releases, runs, undo
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -88,6 +88,7 @@ _add(
     "remit backtest --policy stricter.cedar --fail-on loosened",
     "remit backtest --contract proposed/refunds --since 30d --json",
 )
+app.add_typer(imports.app, name="import", rich_help_panel=RECORD)
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
 _add(RECORD, "publish", checkpoints.publish, "remit publish --listen 0.0.0.0:8780")
