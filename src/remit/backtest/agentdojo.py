@@ -94,6 +94,10 @@ def shaped(text: str, spec: ToolSpec) -> Json:
         read: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - the base loader makes texts, lists and mappings only
     except (yaml.YAMLError, ValueError):
         read = None
-    items = cast("list[Any]", read) if isinstance(read, list) else [read] if isinstance(read, dict) else []
-    result = {"items": items, "text": "" if items else text}
+    items: list[Any] = []
+    if isinstance(read, list):
+        items = cast("list[Any]", read)
+    elif isinstance(read, dict):
+        items = [cast("dict[str, Any]", read)]
+    result: dict[str, Any] = {"items": items, "text": "" if items else text}
     return result if spec.output_validator.is_valid(result) else {"items": [], "text": text}

@@ -9,7 +9,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import backtest, cases, checkpoints, contracts, demo, identity, imports, policy, releases, runs, undo
+from remit.cli import (
+    backtest,
+    cases,
+    checkpoints,
+    contract,
+    contracts,
+    demo,
+    identity,
+    imports,
+    policy,
+    releases,
+    runs,
+    undo,
+)
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
 
@@ -58,6 +71,7 @@ _add(BUILD, "init", contracts.init, "remit init it-tickets --dir my-agents")
 _add(BUILD, "check", contracts.check)
 _add(BUILD, "schema", contracts.schema, "remit schema contract > contract.schema.json")
 app.add_typer(policy.app, name="policy", rich_help_panel=BUILD)
+app.add_typer(contract.app, name="contract", rich_help_panel=BUILD)
 _add(
     RUN,
     "run",
