@@ -45,9 +45,9 @@ from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
 from remit.records.administration import Administration
 from remit.records.archive import SCOPE as MANAGE_RECORD
 from remit.records.archive import Archive
-from remit.records.record_cedar import Deed
 from remit.records.erasure import Erasure
 from remit.records.holds import Holds
+from remit.records.record_cedar import Deed
 from remit.records.retention import Retention
 from remit.records.reveal import Reveals
 from remit.releases.releases import SCOPE as APPROVE_RELEASES

@@ -13,7 +13,7 @@ from remit.backtest.evidence import Evidence, ToolUse, Values
 from remit.backtest.rules import ToolRules
 from remit.backtest.terms import Terms, terms_of
 from remit.contracts.model import Action, ActionLimits, Contract, Only
-from remit.contracts.quantities import MICROUSD_PER_UNIT, units_text
+from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, duration_ms, units_text
 from remit.policy.annotations import Rule, read_rules
 from remit.policy.cedar_schema import DECIMAL, LONG, STRING, CedarType, SetOf
 from remit.policy.compile import literal
@@ -90,9 +90,11 @@ def _action(action: Action, making: _Making, named: frozenset[str]) -> Action | 
     rates = {name: busiest.most for name, busiest in use.busiest.items() if making.evidence.tells_of(name)}
     told = [f"at most {use.per_run} in one run", *(f"{most} in one {name}" for name, most in rates.items())]
     making.why[*place, "limits"] = ", ".join(told)
-    limits = msgspec.structs.replace(
-        action.limits, per_run=use.per_run, **{f"per_{name}": most for name, most in rates.items()}
-    )
+    limits = action.limits
+    for name, most in {"run": use.per_run, **rates}.items():
+        # Never wider than it is.
+        present: int | None = getattr(limits, f"per_{name}")
+        limits = msgspec.structs.replace(limits, **{f"per_{name}": most if present is None else min(present, most)})
     return msgspec.structs.replace(action, only=_only(action, use, making), limits=limits)
 
 
@@ -122,18 +124,18 @@ def _constant(values: Counter[Any], use: ToolUse) -> bool | None:
 
 def _budget(making: _Making) -> Any:
     found, budget = making.evidence, making.terms.contract.budget
-    minutes = max(1, -(-found.time_us // 60_000_000))
-    for name, amount in (("calls", found.calls), ("writes", found.writes)):
-        making.why["budget", name] = f"{name}: {amount} in {found.examples.get(name, 'no run')}"
+    minutes = -(-found.time_us // 60_000_000)
+    for name, most in (("calls", found.calls), ("writes", found.writes)):
+        making.why["budget", name] = f"{name}: at most {most}, in {found.examples.get(name, 'no run')}"
     if found.time_us:
         making.why["budget", "time"] = f"time: {found.time_us / 1e6:.1f} s in {found.examples['time_us']}"
     units = -(-found.spend // MICROUSD_PER_UNIT)
     return msgspec.structs.replace(
         budget,
-        calls=found.calls,
-        writes=found.writes,
-        spend=f"{units_text(units)} USD",
-        time=f"{minutes}m" if found.time_us else budget.time,
+        calls=min(budget.calls, found.calls),
+        writes=min(budget.writes, found.writes),
+        spend=f"{units_text(min(units, amount(budget.spend).units))} USD",
+        time=f"{minutes}m" if 0 < minutes * 60_000 < duration_ms(budget.time) else budget.time,
     )
 
 
