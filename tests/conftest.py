@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-CI = os.environ.get("CI") == "true"
+from parts import unavailable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,13 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sqlite",
         help="which database the suite runs on; postgres is started for the session, or taken from REMIT_TEST_POSTGRES",
     )
-
-
-def unavailable(reason: str) -> None:
-    """Skip on a user's machine; in CI a part that is missing is a failure."""
-    if CI:
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture

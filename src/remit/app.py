@@ -23,7 +23,7 @@ from remit.export.otlp import Sender
 from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
-from remit.identity.external import ExternalIssuer, ExternalVerifier
+from remit.identity.external import ExternalVerifier, trusted_issuers
 from remit.identity.keys import KeyRing, note_verifier_key
 from remit.identity.people import People
 from remit.identity.principals import (
@@ -62,6 +62,7 @@ from remit.runs.closing import SCOPE as CLOSE_RUNS
 from remit.runs.closing import Closing
 from remit.runs.engine import Engine
 from remit.runs.foreign import ForeignAgent
+from remit.runs.importing import ImportedRuns
 from remit.runs.program import Program, RunResult
 from remit.runs.table import RunTable
 from remit.storage.database import Database
@@ -310,6 +311,13 @@ class Remit:
         return Counterfactuals(self.replays, self._programs, parts)
 
     @cached_property
+    def imports(self) -> ImportedRuns:
+        """Brings in runs that took place elsewhere."""
+        return ImportedRuns(
+            table=self._table, journal=self.journal, gate=self.pipeline, issuer=self.issuer, redactor=self.redactor
+        )
+
+    @cached_property
     def _closing(self) -> Closing:
         return Closing(
             table=self._table,
@@ -321,18 +329,7 @@ class Remit:
 
     @cached_property
     def _outside(self) -> ExternalVerifier:
-        folder = self.project.folder
-        return ExternalVerifier(
-            ExternalIssuer(
-                issuer=section.issuer,
-                jwks=section.jwks,
-                audience=section.audience,
-                algorithms=tuple(section.algorithms),
-                people_claim=section.people_claim,
-                folder=folder,
-            )
-            for section in self.project.identity.issuers
-        )
+        return ExternalVerifier(trusted_issuers(self.project.identity.issuers, self.project.folder))
 
     @cached_property
     def _undo_programs(self) -> UndoPrograms:

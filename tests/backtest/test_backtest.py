@@ -30,7 +30,7 @@ def propose(shop: Shop, *calls: tuple[str, Any], key: str | None = None, **optio
         async with remit.gate("refunds").run({}, request_key=key) as run:
             for tool, args in calls:
                 await run.propose(tool, args)
-        return run.id
+        return name
 
     return with_remit(shop, use, **options)
 
@@ -102,8 +102,10 @@ def test_a_forbid_that_is_taken_out_lets_money_through(shop: Shop) -> None:
 
 def held_and_approved(shop: Shop) -> str:
     async def use(remit: Remit) -> str:
+        name = ""
         for _ in range(2):
             async with remit.gate("refunds").run({}, request_key="one") as run:
+                name = run.id
                 outcome = await run.propose(*refund(1, "60.00"))
             if isinstance(outcome, Held):
                 await remit.cases.decide(outcome.case, Decision.APPROVED, token=remit.person_token("lee"))

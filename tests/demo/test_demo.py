@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import unavailable
 
+from parts import unavailable
 from remit.demo.stage import example_folder, make_project, raised
 from remit.errors import ConfigError
 

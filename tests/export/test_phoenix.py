@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from stories import TRACEPARENT, all_bodies, live_through, make_story_shop, reassembled
 
-from conftest import unavailable
+from parts import unavailable
 from remit import Remit
 
 pytestmark = pytest.mark.anyio

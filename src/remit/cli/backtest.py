@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli.options import MOST
+from remit.cli.options import MOST, spread
 from remit.terminal import JsonOption, Part, ProjectOption, line, print_json, print_lines, style_of, width, with_remit
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from remit.app import Remit
     from remit.backtest.backtest import Result
+    from remit.backtest.proposals import Alternative
 
 _SHOWN_ID = 12
 """`run-` and eight characters, as `remit show` takes them."""
@@ -31,33 +33,51 @@ class FailOn(StrEnum):
     UNDETERMINED = "undetermined"
 
 
-def backtest(
+@dataclass(frozen=True, kw_only=True)
+class JudgedBy:
+    """By what the past is judged; without any of it, by the contract as it is now."""
+
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help="Judge by this policy.cedar.", show_default=False)
-    ] = None,
+    ] = None
     contract: Annotated[
         Path | None,
-        typer.Option(
-            "--contract", metavar="PATH", help="Judge by the contract in this folder, or by this contract.yaml.", show_default=False
-        ),
-    ] = None,
+        typer.Option("--contract", metavar="PATH", help="Judge by this contract.yaml, or the contract in this folder."),
+    ] = None
     release: Annotated[
-        str | None,
-        typer.Option("--release", metavar="DIGEST", help="Judge by this release; its beginning is enough.", show_default=False),
-    ] = None,
+        str | None, typer.Option("--release", metavar="DIGEST", help="Judge by this release; its beginning is enough.")
+    ] = None
     name: Annotated[
-        str | None,
-        typer.Option("--for", metavar="CONTRACT", help="Whose policy it is, or judge by that contract as it is now."),
-    ] = None,
+        str | None, typer.Option("--for", metavar="CONTRACT", help="Whose runs, where the project has several contracts.")
+    ] = None
+
+    def alternative(self) -> Alternative:
+        """What is meant. Raises `ConfigError`."""
+        from remit.backtest.proposals import Alternative
+        from remit.errors import ConfigError
+
+        if sum(given is not None for given in (self.policy, self.contract, self.release)) > 1:
+            raise ConfigError("`--policy`, `--contract` and `--release` each say by what to judge; give one of them")
+        return Alternative(policy=self.policy, contract=self.contract, release=self.release, contract_name=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfThePast:
+    """Which decisions are made again."""
+
     since: Annotated[
         str | None,
         typer.Option("--since", metavar="WHEN", help="Only what was decided since, such as `7d` or `2026-11-01`."),
-    ] = None,
-    last: Annotated[
-        int | None, typer.Option("--last", metavar="N", min=1, max=MOST, help="Only the last N runs.")
-    ] = None,
+    ] = None
+    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, max=MOST, help="Only the last N runs.")] = None
+
+
+@spread
+def backtest(
+    by: JudgedBy,
+    of: OfThePast,
     fail_on: Annotated[
-        list[FailOn] | None, typer.Option("--fail-on", help="Exit with 3 if some decision is; may be said again.")
+        list[FailOn] | None, typer.Option("--fail-on", metavar="CHANGE", help="Exit with 3 if some decision is loosened, tightened, held or undetermined; may be said again.")
     ] = None,
     json: JsonOption = False,
     project: ProjectOption = None,
@@ -69,17 +89,14 @@ def backtest(
 
     async def use(remit: Remit) -> tuple[str, Result]:
         from remit.backtest.judging import Judging, judge_on_record
-        from remit.backtest.proposals import Alternative, proposed_terms
+        from remit.backtest.proposals import proposed_terms
+        from remit.cli.counting import counting
         from remit.cli.times import since_us
-        from remit.errors import ConfigError
 
-        if sum(given is not None for given in (policy, contract, release)) > 1:
-            raise ConfigError("`--policy`, `--contract` and `--release` each say by what to judge; give one of them")
-        terms = proposed_terms(
-            remit, Alternative(policy=policy, contract=contract, release=release, contract_name=name)
-        )
-        judging = Judging(since_us=since_us(since, remit.clock()), last_runs=last)
-        return terms.name, await judge_on_record(remit, terms, judging)
+        terms = proposed_terms(remit, by.alternative())
+        with counting(f"judging the record of {terms.name}") as shown:
+            judging = Judging(since_us=since_us(of.since, remit.clock()), last_runs=of.last, on_entry=shown)
+            return terms.name, await judge_on_record(remit, terms, judging)
 
     judged, result = with_remit(project, use)
     if json:

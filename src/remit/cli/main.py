@@ -13,10 +13,12 @@ from remit.cli import (
     backtest,
     cases,
     checkpoints,
+    contract,
     contracts,
     demo,
     exports,
     identity,
+    imports,
     policy,
     records,
     releases,
@@ -73,6 +75,7 @@ _add(BUILD, "init", contracts.init, "remit init it-tickets --dir my-agents")
 _add(BUILD, "check", contracts.check)
 _add(BUILD, "schema", contracts.schema, "remit schema contract > contract.schema.json")
 app.add_typer(policy.app, name="policy", rich_help_panel=BUILD)
+app.add_typer(contract.app, name="contract", rich_help_panel=BUILD)
 _add(
     RUN,
     "run",
@@ -112,6 +115,7 @@ _add(
     "remit backtest --policy stricter.cedar --fail-on loosened",
     "remit backtest --contract proposed/refunds --since 30d --json",
 )
+app.add_typer(imports.app, name="import", rich_help_panel=RECORD)
 _add(RECORD, "checkpoint", checkpoints.checkpoint, "remit checkpoint > checkpoint.txt")
 _add(RECORD, "prove", checkpoints.prove, "remit prove 0425", "remit prove 0425 3 --out event.tlog-proof")
 _add(

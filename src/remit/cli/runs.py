@@ -44,6 +44,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     DIVERGED = "diverged"
+    IMPORTED = "imported"
+    """It took place elsewhere, and was brought in."""
     STOPPED = "stopped"
     """Ended by a person; in the demo, an attack that came to nothing."""
     HELD = "held"

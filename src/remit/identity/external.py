@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from remit.contracts.project_file import IssuerSection
 from remit.errors import ConfigError, IdentityError
 from remit.identity.files import read_trusted
 from remit.identity.keys import VerificationKey
@@ -119,6 +120,19 @@ class _Payload(msgspec.Struct, frozen=True, kw_only=True):
     exp: int | float
     iat: int | float | None = None
     nbf: int | float | None = None
+
+
+def trusted_issuers(sections: Iterable[IssuerSection], folder: Path) -> Iterator[ExternalIssuer]:
+    """The issuers that `[[identity.issuers]]` of a project in `folder` declares."""
+    for section in sections:
+        yield ExternalIssuer(
+            issuer=section.issuer,
+            jwks=section.jwks,
+            audience=section.audience,
+            algorithms=tuple(section.algorithms),
+            people_claim=section.people_claim,
+            folder=folder,
+        )
 
 
 class ExternalVerifier:

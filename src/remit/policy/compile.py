@@ -155,7 +155,7 @@ def _demands(contract: Contract, action: Action, spec: ToolSpec) -> tuple[Condit
         raise ConfigError(f"tenant {quoted(only.tenant)} is not the contract's own, {quoted(tenant)}")
     demands = [
         Condition(
-            cedar=f"resource.tenant == {_text(tenant)}",
+            cedar=f"resource.tenant == {literal(tenant)}",
             words=f"the object's tenant is {quoted(tenant)}",
             subject=("resource", "tenant"),
         )
@@ -188,10 +188,10 @@ def _attribute(name: str, value: str | int, spec: ToolSpec) -> Condition:
         hint = did_you_mean(name, spec.resource_attributes, "attributes")
         raise ConfigError(f"`only.attributes` asks {quoted(name)} to be {quoted(value)}, which can't be; {hint}")
     asked, read = _has("resource", name), _member("resource", name)
-    literal = _text(value) if isinstance(value, str) else str(value).lower()
+    written = literal(value) if isinstance(value, str) else str(value).lower()
     return Condition(
-        cedar=f"{asked} && {read} == {literal}",
-        words=f"the object's {name} is {quoted(value if isinstance(value, str) else literal)}",
+        cedar=f"{asked} && {read} == {written}",
+        words=f"the object's {name} is {quoted(value if isinstance(value, str) else written)}",
         subject=("resource", name),
     )
 
@@ -242,7 +242,7 @@ def _within_threshold(approval: Approval, spec: ToolSpec, type_: ActionType) -> 
         raise ConfigError(f"`{spec.money}` of `{spec.name}` is not an amount with its currency")
     return [
         *guards,
-        f"{place}.currency == {_text(threshold.currency)}",
+        f"{place}.currency == {literal(threshold.currency)}",
         f'{place}.amount.greaterThanOrEqual(decimal("{units_text(0)}"))',
         f'{place}.amount.lessThanOrEqual(decimal("{units_text(threshold.units)}"))',
     ]
@@ -253,23 +253,23 @@ def _within_threshold(approval: Approval, spec: ToolSpec, type_: ActionType) -> 
 
 def _policy(comment: str, annotations: Mapping[str, str], head: str, conditions: Sequence[str] = ()) -> str:
     said = "".join(c if c.isprintable() else " " for c in comment)
-    noted = "\n".join(f"@{name}({_text(value)})" for name, value in annotations.items())
+    noted = "\n".join(f"@{name}({literal(value)})" for name, value in annotations.items())
     body = " {\n  " + " &&\n  ".join(conditions) + "\n}" if conditions else ""
     return f"// {said}\n{noted}\n{head}{body};\n"
 
 
-def _text(value: str) -> str:
-    """A string literal; whatever is not plainly printable is escaped, so that nothing can leave it."""
+def literal(value: str) -> str:
+    """A string literal of Cedar; whatever is not plainly printable is escaped, so that nothing can leave it."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in value)
     return f'"{"".join(plain)}"'
 
 
 def _texts(values: Sequence[str]) -> str:
-    return f"[{', '.join(_text(value) for value in values)}]"
+    return f"[{', '.join(literal(value) for value in values)}]"
 
 
 def _entity(type_: str, id_: str) -> str:
-    return f"{type_}::{_text(id_)}"
+    return f"{type_}::{literal(id_)}"
 
 
 def _is_word(name: str) -> bool:
@@ -277,11 +277,11 @@ def _is_word(name: str) -> bool:
 
 
 def _member(base: str, name: str) -> str:
-    return f"{base}.{name}" if _is_word(name) else f"{base}[{_text(name)}]"
+    return f"{base}.{name}" if _is_word(name) else f"{base}[{literal(name)}]"
 
 
 def _has(base: str, name: str) -> str:
-    return f"{base} has {name if _is_word(name) else _text(name)}"
+    return f"{base} has {name if _is_word(name) else literal(name)}"
 
 
 # Everything that is wrong
