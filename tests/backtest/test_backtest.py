@@ -30,7 +30,7 @@ def propose(shop: Shop, *calls: tuple[str, Any], key: str | None = None, **optio
         async with remit.gate("refunds").run({}, request_key=key) as run:
             for tool, args in calls:
                 await run.propose(tool, args)
-        return name
+        return run.id
 
     return with_remit(shop, use, **options)
 
@@ -109,7 +109,7 @@ def held_and_approved(shop: Shop) -> str:
                 outcome = await run.propose(*refund(1, "60.00"))
             if isinstance(outcome, Held):
                 await remit.cases.decide(outcome.case, Decision.APPROVED, token=remit.person_token("lee"))
-        return run.id
+        return name
 
     return with_remit(shop, use)
 
