@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from msgspec.structs import replace
+import msgspec
 
 from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
@@ -92,7 +92,7 @@ class Engine:
         opened = self._opening(program, contract, request, on_behalf_of)
         if traceparent is not None:
             # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
-            opened = replace(opened, body={**opened.body, "traceparent": traceparent})
+            opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
         try:
             await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:
