@@ -17,7 +17,7 @@ from remit.backtest.proposals import Alternative, proposed_terms
 from remit.backtest.tally import Compared
 from remit.cases.cases import Decision
 from remit.errors import ConfigError, RunError
-from remit.journal.events import EventType
+from remit.journal.events import Draft, EventType
 
 
 @pytest.fixture
@@ -176,18 +176,27 @@ def test_a_verifier_that_was_never_asked_is_undetermined(shop: Shop) -> None:
 
 
 def test_decisions_are_refused_when_the_recorded_terms_do_not_come_to_them(shop: Shop) -> None:
-    run = propose(shop, ("put.none", {"value": 1}))
+    run = propose(shop, refund(1, "60.00"), key="one")
 
     async def use(remit: Remit) -> None:
-        # A release whose policy says something else than it said when this was decided.
-        with remit.database.engine.begin() as connection:
-            ((bundle,),) = connection.exec_driver_sql("SELECT bundle FROM releases").all()
-            forged = {**json.loads(bundle), "policy": FORBID_WRITES}
-            connection.exec_driver_sql("UPDATE releases SET bundle = ?", (json.dumps(forged).encode(),))
+        # What no gate has ever decided under this policy.
+        log, events = remit.journal.reopen(run)
+        decided = next(event for event in events if event.type is EventType.CALL_DECIDED)
+        verdict = {"kind": "deny", "code": "forbidden", "message": "no", "rules": ["no-xx"]}
+        draft = Draft(
+            type=EventType.CALL_DECIDED,
+            actor=decided.header.actor,
+            span="2",
+            refs=decided.header.refs,
+            verdict="deny",
+            body={**decided.body, "verdict": verdict},
+        )
+        await remit.journal.append(log, draft)
         with pytest.raises(RunError) as refused:
             judge(remit, proposed_terms(remit, Alternative()))
         assert refused.value.code == "not_reproduced"
-        assert f"{run} step 1: on record `allow grant:put.none`, now `deny forbidden no-writes`" in refused.value.message
+        assert "1 of 2 recorded decisions can't be made again" in refused.value.message
+        assert f"{run} step 2: on record `deny forbidden no-xx`, now `hold autonomy:payments.refund" in refused.value.message
 
     with_remit(shop, use)
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ from remit.contracts.problems import ProjectInvalid, did_you_mean, errors, quote
 from remit.contracts.subject import Known
 from remit.contracts.yaml_lines import parse_yaml
 from remit.errors import ConfigError, RunError
+from remit.replay.old_program import specs_of
 
 if TYPE_CHECKING:
     from remit.app import Remit
@@ -38,30 +39,38 @@ class Alternative:
 
 def recorded_terms(remit: Remit) -> TermsOf:
     """The terms of releases on record: as they were kept, or as the project's folder has them now."""
-    at_hand = _at_hand(remit)
+    present = _present(remit)
 
     def find(release: str) -> Terms:
-        kept = remit.releases.bundle(release)
-        bundle = at_hand.get(release) if kept is None or "specs" not in kept[1] else kept[1]
-        if bundle is None:
-            raise ConfigError(
-                f"release `{release[:12]}` was not kept, and the project's folder is at another one; "
-                "put its files back to judge its runs"
-            )
-        return terms_of_bundle(release, bundle)
+        return _kept(remit, release) or present.get(release) or _not_to_be_found(release)
 
     return find
 
 
-def _at_hand(remit: Remit) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
+def _kept(remit: Remit, release: str) -> Terms | None:
+    kept = remit.release_archive.get(release)
+    if kept is None or not kept.specs:
+        return None
+    return terms_of_bundle(release, kept.bundle, specs_of(remit.release_archive, kept))
+
+
+def _not_to_be_found(release: str) -> NoReturn:
+    raise ConfigError(
+        f"release `{release[:12]}` was not kept, and the project's folder is at another one; "
+        "put its files back to judge its runs"
+    )
+
+
+def _present(remit: Remit) -> Mapping[str, Terms]:
+    """By release, the terms of the contracts as the project's folder has them."""
+    found: dict[str, Terms] = {}
     for folder in remit.project.contracts:
         try:
-            program = remit.program(folder.name)
+            terms = at_hand(remit, folder.name)
         except ConfigError:
             # What is broken now may be what is to be replaced.
             continue
-        found[program.authority.release] = program.bundle
+        found[terms.release] = terms
     return found
 
 
@@ -79,16 +88,20 @@ def proposed_terms(remit: Remit, alternative: Alternative) -> Terms:
 def at_hand(remit: Remit, name: str) -> Terms:
     """The terms of a contract as the project's folder has them."""
     program = remit.program(name)
-    return terms_of_bundle(program.authority.release, _mapping(program.bundle))
+    bundle: Any = program.bundle
+    specs = {tool: each.spec for tool, each in program.authority.tools.items()}
+    return terms_of_bundle(program.authority.release, bundle, specs)
 
 
 def _of_release(remit: Remit, start: str) -> Terms:
-    kept = remit.releases.bundle(start)
-    if kept is not None:
-        return terms_of_bundle(*kept)
-    for release, bundle in _at_hand(remit).items():
-        if release.startswith(start):
-            return terms_of_bundle(release, bundle)
+    present = _present(remit)
+    named = {*remit.release_archive.beginning_with(start), *(each for each in present if each.startswith(start))}
+    if len(named) > 1:
+        raise RunError(f"several releases begin with {quoted(start)}; give more of the digest", code="release_ambiguous")
+    for release in named:
+        found = _kept(remit, release) or present.get(release)
+        if found is not None:
+            return found
     raise RunError(
         f"there is no release {quoted(start)}; `remit release show CONTRACT` names the present one, `remit runs --json` those "
         "of the runs",
@@ -191,10 +204,6 @@ def _models(remit: Remit, name: str, contract: Contract) -> Mapping[str, Any]:
         hint = did_you_mean(missing[0], [each.removeprefix("model:") for each in known if each.startswith("model:")], "bound")
         raise ConfigError(f"model {quoted(missing[0])} is not bound by the contract as it is now; {hint}")
     return {tool: spec for tool, spec in known.items() if tool.startswith("model:")}
-
-
-def _mapping(bundle: Any) -> Mapping[str, Any]:
-    return bundle
 
 
 __all__ = ["Alternative", "at_hand", "proposed_terms", "recorded_terms", "with_contract", "with_policy"]

@@ -16,7 +16,6 @@ from remit.errors import ConfigError
 from remit.limits.rules import ActionRules, compile_limits
 from remit.policy.compile import check, principal_of
 from remit.policy.session import tool_of
-from remit.releases.bundle import specs_of
 from remit.tools.spec import ToolSpec
 from remit.values import digest
 
@@ -92,10 +91,8 @@ def terms_of(
     )
 
 
-def terms_of_bundle(release: str, bundle: Mapping[str, Any]) -> Terms:
-    """The terms of a release from what was kept of it. Raises `ConfigError` where that is not enough."""
-    if "specs" not in bundle:
-        raise ConfigError(f"release `{release[:12]}` was kept without the declarations of its tools")
+def terms_of_bundle(release: str, bundle: Mapping[str, Any], specs: Mapping[str, ToolSpec]) -> Terms:
+    """The terms of a release from what it is made of. Raises `ConfigError`."""
     contract = msgspec.convert(bundle["contract"], Contract)
     limits = msgspec.convert(bundle["limits"], Limits)
-    return terms_of(contract, specs_of(bundle), bundle["policy"], tenant_limits=limits, release=release)
+    return terms_of(contract, specs, bundle["policy"], tenant_limits=limits, release=release)

@@ -113,14 +113,15 @@ def report_lines(contract: str, result: Result) -> Iterator[Text]:
     runs = f"{found['runs']:,} run{'' if found['runs'] == 1 else 's'}"
     yield line(
         (f"{found['decisions']:,}", "bold"),
-        f" decisions in {runs} of {contract}, {found['reproduced']:,} reproduced under their own terms first",
+        f" decision{'' if found['decisions'] == 1 else 's'} in {runs} of {contract}, {found['reproduced']:,} reproduced under their own terms first",
     )
     yield line(*_counts(found))
     yield from _changes(found)
     yield from _meaning(found)
     hypothetical = found["hypothetical"]
     if hypothetical["decisions"]:
-        parts: list[Part] = [f"hypothetical, behind a change in its run: {hypothetical['decisions']:,} decisions:"]
+        many = "" if hypothetical["decisions"] == 1 else "s"
+        parts: list[Part] = [f"hypothetical, behind a change in its run: {hypothetical['decisions']:,} decision{many}:"]
         yield line(*parts, *_counts(hypothetical))
 
 

@@ -99,7 +99,8 @@ def tighten(
 def _print(contract: str, found: Tightening) -> None:
     from remit.cli.layout import table
 
-    say(f"{found.runs:,} runs of {contract} since {clock_time(found.since)} UTC have left unused:")
+    runs = f"{found.runs:,} run{'' if found.runs == 1 else 's'}"
+    say(f"left unused in {runs} of {contract} since {clock_time(found.since)} UTC:")
     rows = [
         [line((each.kind, "dim")), line((each.name, "bold")), line(each.present), line(each.used)] for each in found.unused
     ]

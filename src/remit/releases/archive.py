@@ -72,6 +72,14 @@ class ReleaseArchive:
         specs: dict[str, str] = {} if manifest is None else cast("dict[str, Any]", decode(manifest))["specs"]
         return ArchivedRelease(release=release, bundle=cast("dict[str, Any]", bundle), specs=specs)
 
+    def beginning_with(self, start: str) -> list[str]:
+        """The digests of the kept releases that begin so."""
+        query = select(releases.c.release).where(
+            releases.c.tenant == self._tenant, releases.c.release.startswith(start, autoescape=True)
+        )
+        with storage_errors("read the releases"), self._database.engine.connect() as connection:
+            return list(connection.execute(query.order_by(releases.c.release)).scalars())
+
     def texts(self, digests: Iterable[str]) -> dict[str, bytes]:
         """Those texts that were kept, by digest. Raises `StorageError` (code `record_corrupt`)."""
         found = self._sealed(list(dict.fromkeys(digests)))

@@ -35,8 +35,8 @@ def old_program(archive: ReleaseArchive, release: str) -> Program:
     kept = archive.get(release)
     if kept is None:
         raise _not_kept(release, "it was not kept")
-    contract = _contract(kept)
-    specs = _specs(archive, kept)
+    contract = contract_of(kept)
+    specs = specs_of(archive, kept)
     return Program(
         authority=_authority(kept, contract, specs),
         bundle=kept.bundle,
@@ -46,14 +46,16 @@ def old_program(archive: ReleaseArchive, release: str) -> Program:
     )
 
 
-def _contract(kept: ArchivedRelease) -> Contract:
+def contract_of(kept: ArchivedRelease) -> Contract:
+    """The contract of a release. Raises `ConfigError` (code `release_not_kept`)."""
     try:
         return msgspec.convert(kept.bundle["contract"], Contract)
     except (msgspec.ValidationError, KeyError) as error:
         raise _not_kept(kept.release, f"its contract is of another version of Remit: {error}") from error
 
 
-def _specs(archive: ReleaseArchive, kept: ArchivedRelease) -> dict[str, ToolSpec]:
+def specs_of(archive: ReleaseArchive, kept: ArchivedRelease) -> dict[str, ToolSpec]:
+    """The tools of a release as they were declared. Raises `ConfigError` (code `release_not_kept`)."""
     if not kept.specs:
         raise _not_kept(kept.release, "the specs of its tools were not kept")
     texts = archive.texts(kept.specs.values())
