@@ -213,7 +213,9 @@ class World:
     def before_policy(self, call: PastDecision, run: PastRun) -> Judged | None:
         """What the checks before the policy say; `None` where the policy is asked."""
         terms, standing = self.terms(run), self.standing(run.run)
-        if call.step in standing.carried_out and call.verdict.kind != "defer":
+        taken = standing.carried_out.get(call.step)
+        again = taken is not None and (taken.call.tool, taken.call.args_digest) == (call.tool, call.args_digest)
+        if again and call.verdict.kind != "defer":
             return Judged(kind="allow", rules=call.verdict.rules, is_carried=True)
         if call.reached is Reached.AUTHENTICATE:
             return _carried(call)

@@ -45,7 +45,9 @@ def checkpoint(json: JsonTimesOption = False, project: ProjectOption = None) -> 
 
 def prove(
     run: RunArgument,
-    n: Annotated[int, typer.Argument(metavar="[N]", min=1, help="Which of its events; the last one by default.")] = 0,
+    n: Annotated[
+        int | None, typer.Argument(metavar="N", min=1, help="Which of its events; the last one by default.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the proof to a file.", show_default=False)
     ] = None,
