@@ -195,7 +195,7 @@ class Cases:
             body={"case": case.case, "by": person.principal, "shown_digest": question.get("shown_digest", "")},
         )
         revealed = _revealed(case, events)
-        await commit_by(person.principal, self._journal, log, [draft])
+        await commit_by(person.principal, self._journal, log, [draft], [rows.still_there(case.run)])
         return revealed
 
     async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:

@@ -26,7 +26,7 @@ from remit.storage.writer import Statement
 
 _log = logging.getLogger("remit")
 
-_DAY_S, _AGAIN_S = 86_400, 3_600
+DAY_S, AGAIN_S = 86_400, 3_600
 
 
 class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +69,12 @@ class Retention:
     async def daily(self, stop: asyncio.Event) -> None:
         """Enforce it now, and then once a day until `stop` is set. Trouble is said, and it is tried again in an hour."""
         while not stop.is_set():
-            pause_s = _DAY_S
+            pause_s = DAY_S
             try:
                 self._say(await self.enforce())
             except RemitError as error:
                 _log.warning("retention: %s", self._archive.redactor.text(error.message))
-                pause_s = _AGAIN_S
+                pause_s = AGAIN_S
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
 
