@@ -218,7 +218,7 @@ async def test_a_damaged_run_is_named_and_keeps_no_other_from_being_found(shop: 
         damaged, sound = await run_of(opened), await run_of(opened)
         with opened.database.engine.begin() as connection:
             connection.execute(text("DELETE FROM events WHERE run = :run AND n = 2"), {"run": damaged})
-        found, unknown = await opened.erasure.about(MAIL, lambda *_: None)
+        found, unknown = await opened.erasure.about(MAIL, lambda _at, _total: None)
         assert ([run.run for run in found], [run.run for run in unknown]) == ([sound], [damaged])
         plan = opened.erasure.plan(opened.archive.runs(), token=opened.person_token("lee"), reason=WHY)
         assert [(each.run.run, "is broken at event" in each.refused) for each in plan] == [(damaged, True), (sound, False)]
@@ -265,10 +265,7 @@ async def test_no_destroyed_key_is_left_in_the_files_of_the_database(shop: Shop)
             assert [key in after for key in found] == [name not in names[::3]] * 2
 
 
-async def test_bytes_that_can_not_be_removed_now_are_said_and_the_run_is_erased_all_the_same(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("remit.storage.scrub.BUSY_MS", 100)
+async def test_bytes_that_can_not_be_removed_now_are_said_and_the_run_is_erased_all_the_same(shop: Shop) -> None:
     async with Remit(shop.folder) as opened:
         run = opened.archive.run(await run_of(opened))
         token = opened.person_token("lee")

@@ -177,15 +177,13 @@ def heard() -> Iterator[Heard]:
 
 
 async def test_a_worker_does_it_at_once_and_again_and_outlives_trouble(
-    shop: Shop, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, heard: Heard
 ) -> None:
-    monkeypatch.setattr("remit.records.retention.DAY_S", 0.001)
-    monkeypatch.setattr("remit.records.retention.AGAIN_S", 0.001)
     async with Remit(shop.folder) as opened:
         await opened.run("short", {"do": "say", "text": MAIL})
     async with Remit(shop.folder, clock=later(2)) as opened:
         stop = asyncio.Event()
-        working = asyncio.ensure_future(opened.retention.daily(stop))
+        working = asyncio.ensure_future(opened.retention.daily(stop, every_s=0.001, again_s=0.001))
         assert await heard.lines.get() == "retention: 0 erased, originals of 1 dropped"
         with opened.database.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE runs RENAME TO elsewhere")
