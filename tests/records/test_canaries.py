@@ -22,6 +22,7 @@ import pytest
 from commands import remit, remit_json
 from sqlalchemy import inspect, text
 
+from model_server import Reply, Server, openai, serving
 from project import SECRET, Shop, make_shop
 from remit import Held, Remit
 from remit.cases.cases import Decision
@@ -71,7 +72,12 @@ KINDS: dict[str, tuple[str, Callable[[], str]]] = {
     "national id": ("SSN {}", ssn),
     "password in an address": ("see https://app:{}@db.example/x", lambda: letters(14)),
     "credential": ("denied for {}", lambda: SECRET),
+    "credential in a header": ("Authorization: Basic {}", lambda: base64.b64encode(f"remit:{SECRET}".encode()).decode()),
 }
+
+
+CREDENTIALS = ("credential", "credential in a header")
+"""What ends a run whose agent has it: arguments with one of these lead no further."""
 
 
 @dataclass(kw_only=True)
@@ -88,6 +94,11 @@ class Canaries:
                 self.planted[f"{kind} in {place}"] = secret = make()
                 made.append(around.format(secret))
         return made
+
+    def groups(self, place: str) -> list[str]:
+        """A few texts, short enough that nothing of them is cut off."""
+        texts = self.texts(place)
+        return ["; ".join(texts[at : at + 3]) for at in range(0, len(texts), 3)]
 
     def text(self, place: str) -> str:
         """All of them in one text."""
@@ -191,6 +202,14 @@ async def touch(ctx: ToolContext, at: int, note: str, more: dict[str, str]) -> d
     return {"touched": note, **more}
 '''
 
+MODEL = """
+[models.sorter]
+kind = "llm"
+model = "openai:gpt-4o-mini"
+base_url = "{url}/v1"
+secret = {{ file = "model.secret" }}
+"""
+
 WORKFLOW = """
 async def flow(run, request):
     if request["do"] == "break":
@@ -217,10 +236,16 @@ def canaries() -> Canaries:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, database_url: str, canaries: Canaries) -> Shop:
+def server() -> Iterator[Server]:
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database_url: str, canaries: Canaries, server: Server) -> Shop:
     shop = make_shop(tmp_path / "shop", database_url)
-    plan: dict[str, Any] = {how: canaries.texts(how) for how in FAILURES}
-    plan["attribute"] = canaries.texts("resource attribute")
+    plan: dict[str, Any] = {how: canaries.groups(how) for how in FAILURES}
+    plan["attribute"] = [canaries.text(f"resource attribute {at}") for at in range(3)]
     canaries.planted["a classed field"] = holder = f"Zora {letters(9)}"
     plan["result"] = {"holder": holder, "notes": [canaries.text("tool result")], "more": {canaries.text("key of a result"): 1}}
     plan["more"] = {"holder": "nobody", "notes": [f"{holder} called", f"https://x.example/?q={quote_plus(holder)}"], "more": {}}
@@ -229,22 +254,31 @@ def shop(tmp_path: Path, database_url: str, canaries: Canaries) -> Shop:
     (shop.folder / "tools" / "canaries.py").write_text(TOOLS)
     (shop.folder / "plan.json").write_text(json.dumps(plan))
     toml = shop.folder / "remit.toml"
-    toml.write_text(toml.read_text().replace('modules = ["tools/shop.py"]', 'modules = ["tools/shop.py", "tools/canaries.py"]'))
+    modules = toml.read_text().replace('modules = ["tools/shop.py"]', 'modules = ["tools/shop.py", "tools/canaries.py"]')
+    toml.write_text(modules + MODEL.format(url=server.url))
+    (shop.folder / "model.secret").write_text("sk-live-0123456789abcdef0123456789")
+    (shop.folder / "model.secret").chmod(0o600)
     actions: list[dict[str, Any]] = [
         {"tool": "canary.read"},
         {"tool": "canary.fail", "limits": {"per_run": 500}},
         {"tool": "canary.touch", "limits": {"per_run": 500}},
     ]
-    budget = {"calls": 500, "writes": 500, "time": "10m"}
-    shop.contract("canaries", actions, policy=POLICY, budget=budget, attempts=10)
+    budget = {"calls": 500, "writes": 500, "time": "10m", "spend": "9.00 USD"}
+    binding = {"use": "sorter", "prompt": "sort.md", "timeout": "5s", "spend_per_call": "0.01 USD"}
+    shop.contract("canaries", actions, policy=POLICY, budget=budget, attempts=10, models={"sorter": binding})
+    prompts = shop.folder / "contracts" / "canaries" / "prompts"
+    prompts.mkdir()
+    (prompts / "sort.md").write_text("Sort this: {text}\n")
+    (prompts / "sort.answer.json").write_text('{"category": ["access", "network"]}')
     shop.contract("flow", actions, workflow=WORKFLOW)
     return shop
 
 
-async def plant(shop: Shop, canaries: Canaries) -> None:
+async def plant(shop: Shop, canaries: Canaries, server: Server) -> None:
     """Bring secrets in by every way there is."""
     async with Remit(shop.folder) as opened:
         runs = [await _calls(opened, shop, canaries), await _held(opened, canaries)]
+        await _model(opened, canaries, server)
         for do in ("break", "escalate", "answer", "nonsense"):
             request = {"do": do, "text": canaries.text(f"request ({do})")}
             runs.append((await opened.run("flow", _without_credential(request))).run)
@@ -253,7 +287,9 @@ async def plant(shop: Shop, canaries: Canaries) -> None:
 
 def _without_credential(request: dict[str, str]) -> dict[str, str]:
     """A request with a credential of the gateway in it opens no run at all."""
-    return {name.replace(SECRET, "nothing"): value.replace(SECRET, "nothing") for name, value in request.items()}
+    basic = KINDS["credential in a header"][1]()
+    texts = [text.replace(SECRET, "nothing").replace(basic, "nothing") for pair in request.items() for text in pair]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 async def _calls(opened: Remit, shop: Shop, canaries: Canaries) -> str:
@@ -266,25 +302,40 @@ async def _calls(opened: Remit, shop: Shop, canaries: Canaries) -> str:
         for how in FAILURES:
             for at in range(len(plan[how])):
                 await run.propose("canary.fail", {"how": how, "at": at})
-        for at, note in enumerate(canaries.texts("argument", without=("credential",))):
-            await run.propose("canary.touch", {"at": at, "note": note, "more": {note: note}})
+        for at, note in enumerate(canaries.texts("argument", without=CREDENTIALS)):
+            await run.propose("canary.touch", {"at": at % 3, "note": note, "more": {note: note}})
         for name in canaries.texts("tool name"):
             await run.propose(name, {"what": name})
-        for argument in canaries.texts("key of an argument", without=("credential",))[:8]:
+        for argument in canaries.texts("key of an argument", without=CREDENTIALS)[:8]:
             await run.propose("canary.read", {argument: 1, "what": [argument]})
         await run.propose("canary.touch", {"at": 0, "note": f"{plan['result']['holder']} called", "more": {}})
         await run.escalate(canaries.text("case reason"), draft={"to": canaries.text("draft")})
     return run.id
 
 
+async def _model(opened: Remit, canaries: Canaries, server: Server) -> None:
+    """A model that says secrets instead of labels, and a server of it that fails with them."""
+    label = {"label": canaries.text("label of a model"), "confidence_per_mille": 900}
+    async with opened.gate("canaries").run({}) as run:
+        for reply in (
+            openai(canaries.text("model output")),
+            openai({"category": label}),
+            Reply(400, json.dumps({"error": {"message": canaries.text("error of a model's server")}})),
+            Reply(500, canaries.text("failure of a model's server")),
+        ):
+            server.replies = [reply]
+            written = "; ".join(canaries.texts(f"prompt {reply.status}", without=CREDENTIALS))
+            await run.propose("model:sorter", {"text": written})
+
+
 async def _held(opened: Remit, canaries: Canaries) -> str:
-    """A call that a person is asked about, for each kind of resource attribute; they answer with secrets as well."""
+    """Calls that a person is asked about, who answers with secrets as well."""
     token = opened.person_token("lee")
     async with opened.gate("canaries").run({}) as run:
         await run.propose("canary.read", {"what": "result"})
         holder = canaries.planted["a classed field"]
-        for at in range(len(KINDS)):
-            note = f"ask {at}: " + "; ".join(canaries.texts(f"held argument {at}", without=("credential",)))
+        for at in range(3):
+            note = f"ask {at}: " + "; ".join(canaries.texts(f"held argument {at}", without=CREDENTIALS))
             held = await run.propose("canary.touch", {"at": at, "note": note, "more": {}})
             assert isinstance(held, Held)
             reason = f"{canaries.text(f'approval reason {at}')}; {holder} agrees"
@@ -302,9 +353,14 @@ async def _people(opened: Remit, canaries: Canaries, runs: list[str]) -> None:
             await opened.cases.decide(case.case, Decision.RESOLVED, token=token, reason=canaries.text(case.case))
     run = await opened.engine.open("canaries", {})
     await opened.close_run(run, token=token, reason=canaries.text("closing reason"))
+    asked = [case for case in opened.cases.list("shop", status=None) if case.run == runs[1]][:1]
+    for case in asked:
+        await opened.cases.reveal(case.case, token=token)
     await opened.administration.disable("agent/shop/flow", token=token, reason=canaries.text("disabling reason"))
-    for run in runs:
-        await opened.reveals.reveal(run, token=token, reason=f"{canaries.text(f'reveal of {run}')}; {holder} asks")
+    for at, run in enumerate(runs):
+        # Whoever is named in a run whose record has the name in a declared field.
+        who = holder if at < 2 else "somebody"
+        await opened.reveals.reveal(run, token=token, reason=f"{canaries.text(f'reveal of run {at}')}; {who} asks")
     hold = await opened.holds.place(HoldScope.RUN, runs[0], token=token, reason=canaries.text("hold reason"))
     canaries.planted["a subject"] = subject = KINDS["email"][1]()
     await opened.holds.place(HoldScope.SUBJECT, subject, token=token, reason=f"all of {subject}")
@@ -325,8 +381,7 @@ def kept(shop: Shop) -> Iterator[tuple[str, bytes]]:
         yield " ".join(command), remit(shop, *command).encode()
         yield f"{' '.join(command)} --json", remit(shop, *command, "--json").encode()
     for run in remit_json(shop, "runs", "--last", "99"):
-        for columns in (None, 100):
-            yield f"show {run['run']} ({columns})", remit(shop, "show", run["run"], columns=columns).encode()
+        yield f"show {run['run']}", remit(shop, "show", run["run"]).encode()
         yield f"show {run['run']} --json", remit(shop, "show", run["run"], "--json").encode()
     for case in remit_json(shop, "cases", "--status", "all"):
         yield f"case {case['case']}", remit(shop, "case", case["case"]).encode()
@@ -341,7 +396,7 @@ async def _opened(shop: Shop) -> list[tuple[str, bytes]]:
         with opened.database.engine.connect() as connection:
             for table in tables:
                 for row in connection.execute(text(f"SELECT * FROM {table}")):
-                    cells = [bytes(cell) if isinstance(cell, bytes | memoryview) else str(cell).encode() for cell in row]
+                    cells = [cell if isinstance(cell, bytes) else str(cell).encode() for cell in row]
                     found.append((f"table {table}", b"\n".join(cells)))
         runs = [run.run for run in opened.archive.runs()]
         for run in (*runs, opened.register.name):
@@ -364,11 +419,10 @@ def escaped(canaries: Canaries, shop: Shop, logged: str) -> dict[str, set[str]]:
 
 
 def test_no_secret_that_came_in_is_kept_or_shown_anywhere(
-    shop: Shop, canaries: Canaries, caplog: pytest.LogCaptureFixture
+    shop: Shop, canaries: Canaries, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    asyncio.run(plant(shop, canaries))
+    asyncio.run(plant(shop, canaries, server))
     assert len(canaries.planted) > 300
     found = escaped(canaries, shop, caplog.text)
-    import pathlib; pathlib.Path("/tmp/hr_found.txt").write_text("\n".join(f"{k}: {sorted(v)[:4]}" for k, v in sorted(found.items())))
     assert found == {}
