@@ -26,6 +26,7 @@ from model_server import Reply, Server, openai, serving
 from project import SECRET, Shop, make_shop
 from remit import Held, Remit
 from remit.cases.cases import Decision
+from remit.errors import RunError
 from remit.records.holds import HoldScope
 
 RANDOM = random.Random(7)
@@ -85,6 +86,8 @@ class Canaries:
     """What was planted: where and of which kind → the secret."""
 
     planted: dict[str, str] = field(default_factory=dict[str, str])
+    errors: list[str] = field(default_factory=list[str])
+    """What was said of requests that open no run."""
 
     def texts(self, place: str, *, without: tuple[str, ...] = ()) -> list[str]:
         """A text for each kind, with a secret of its own in it."""
@@ -283,6 +286,10 @@ async def plant(shop: Shop, canaries: Canaries, server: Server) -> None:
             request = {"do": do, "text": canaries.text(f"request ({do})")}
             runs.append((await opened.run("flow", _without_credential(request))).run)
         await _people(opened, canaries, runs)
+        for refused in canaries.texts("refused request"):
+            with pytest.raises(RunError) as error:
+                await opened.engine.open("canaries", {"order": refused})
+            canaries.errors.append(f"{error.value} {error.value.__cause__}")
 
 
 def _without_credential(request: dict[str, str]) -> dict[str, str]:
@@ -410,7 +417,7 @@ def escaped(canaries: Canaries, shop: Shop, logged: str) -> dict[str, set[str]]:
     """Which secrets were found, in which spelling, and where."""
     everything = {spelled: f"{name}, {how}" for name, secret in canaries.planted.items() for how, spelled in spellings(secret)}
     found: dict[str, set[str]] = {}
-    for place, data in (*kept(shop), ("log", logged.encode())):
+    for place, data in (*kept(shop), ("log", logged.encode()), ("errors", "\n".join(canaries.errors).encode())):
         decoded = data.decode(errors="replace")
         for spelled, name in everything.items():
             if spelled in decoded:
