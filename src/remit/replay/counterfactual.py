@@ -20,7 +20,7 @@ from remit.replay.chance import SignTest, sign_test
 from remit.replay.changes import WhatIf
 from remit.replay.recorded import Choice, RecordedRun
 from remit.replay.replays import Replays
-from remit.replay.trial import TrialResult, TrialParts, attempt
+from remit.replay.trial import TrialParts, TrialResult, attempt
 from remit.runs.program import Program
 from remit.values import Json
 
