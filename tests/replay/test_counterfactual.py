@@ -21,7 +21,7 @@ from remit.replay.chance import SignTest, sign_test
 from remit.replay.changes import parse_change, parse_tool
 from remit.replay.counterfactual import Cohort, TriedRun
 from remit.replay.recorded import Choice
-from remit.replay.trial import Trial
+from remit.replay.trial import TrialResult
 
 NO_REFUNDS = '@id("no-refunds") @reason("no")\nforbid (principal, action == Action::"payments.refund", resource);\n'
 
@@ -55,7 +55,7 @@ def ends(tried: TriedRun) -> tuple[list[str], list[str]]:
     return [trial.outcome for trial in tried.baseline], [trial.outcome for trial in tried.changed]
 
 
-def sources(trial: Trial) -> dict[str, str]:
+def sources(trial: TrialResult) -> dict[str, str]:
     return {line.step: line.answered for line in trial.lines if line.answered}
 
 

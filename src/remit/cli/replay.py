@@ -22,7 +22,7 @@ _ASKED = "name a RUN, or say which with `--last N` or `--since TIME`"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class WhichRuns:
     """Which runs."""
 
     last: Annotated[
@@ -114,7 +114,7 @@ def since_us(text: str, now_us: int) -> int:
 
 @spread
 def replay(
-    chosen: Chosen,
+    chosen: WhichRuns,
     how: How,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run, or the start of one.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page to send to somebody.")] = None,

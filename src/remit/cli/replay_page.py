@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
-from remit.cli.replay_table import act_text, arguments, values
+from remit.cli.replay_table import act_text, arguments, chance_text, values
 from remit.replay.report import ReplayReport
 from remit.terminal import clock_time, printable, span_text
 
@@ -209,7 +209,7 @@ def _cohort(cohort: Cohort) -> Iterator[str]:
     yield "<th>fewer</th><th>the same</th><th>by chance (sign test)</th></tr></thead><tbody>"
     for name, test in cohort.tests.items():
         yield f"<tr><td>{_text(name)}</td><td>{test.up}</td><td>{test.down}</td><td>{test.same}</td>"
-        yield f"<td>p = {test.p_value:.3f}</td></tr>"
+        yield f"<td>{_text(chance_text(test.p_value))}</td></tr>"
     yield "</tbody></table></div>"
     for each in cohort.runs:
         yield from _tried(each)

@@ -188,11 +188,16 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
     made.append(line("differences by run, with the change against without it, and how likely chance alone makes as much:"))
     for name, test in cohort.tests.items():
         moved = f"{test.up} more, {test.down} fewer, {test.same} the same"
-        made.append(line(f"  {name:<31}{moved:<36}p = {test.p_value:.3f}"))
+        made.append(line(f"  {name:<31}{moved:<36}{chance_text(test.p_value)}"))
     counts = cohort.counts
     parts: list[Part] = [f"{_many(counts['runs'], 'run')} · {counts['tried']} tried · {counts['otherwise']} end otherwise"]
     parts.append(f" · {counts['missed']} trials missed an answer · {counts['simulated']} writes simulated, none sent")
     return [*made, line(*parts)]
+
+
+def chance_text(p_value: float) -> str:
+    """`p = 0.031`; a very small one is not said to be none."""
+    return f"p = {p_value:.3f}" if p_value >= 0.0005 else "p < 0.001"
 
 
 def _arm(arm: dict[str, Any]) -> list[Part]:

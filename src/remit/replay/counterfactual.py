@@ -20,7 +20,7 @@ from remit.replay.chance import SignTest, sign_test
 from remit.replay.changes import WhatIf
 from remit.replay.recorded import Choice, RecordedRun
 from remit.replay.replays import Replays
-from remit.replay.trial import Trial, TrialParts, attempt
+from remit.replay.trial import TrialParts, TrialResult, attempt
 from remit.runs.program import Program
 from remit.values import Json
 
@@ -31,8 +31,8 @@ class TriedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the cohort, with the change and without it; `why` it was not tried, if it wasn't."""
 
     recorded: RecordedRun
-    baseline: Sequence[Trial] = ()
-    changed: Sequence[Trial] = ()
+    baseline: Sequence[TrialResult] = ()
+    changed: Sequence[TrialResult] = ()
     why: str = ""
 
     @property
@@ -63,7 +63,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
             "cost": self._test(lambda _, trial: trial.cost_microusd),
         }
 
-    def _test(self, measure: Callable[[TriedRun, Trial], float]) -> SignTest:
+    def _test(self, measure: Callable[[TriedRun, TrialResult], float]) -> SignTest:
         return sign_test(
             mean(measure(each, trial) for trial in each.changed) - mean(measure(each, trial) for trial in each.baseline)
             for each in self.tried
@@ -82,7 +82,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
 
     def arm(self, which: str) -> dict[str, Json]:
         """The `baseline` or the `changed` trials in all: how they end, and what a trial takes on average."""
-        trials: list[Trial] = [trial for each in self.tried for trial in getattr(each, which)]
+        trials: list[TrialResult] = [trial for each in self.tried for trial in getattr(each, which)]
         return {
             "trials": len(trials),
             "outcomes": dict(Counter(trial.outcome for trial in trials).most_common()),
@@ -122,7 +122,7 @@ def _plain(each: TriedRun) -> dict[str, Json]:
     }
 
 
-def _trial(trial: Trial) -> dict[str, Json]:
+def _trial(trial: TrialResult) -> dict[str, Json]:
     return {
         "outcome": trial.outcome,
         "reason": trial.reason,
@@ -134,7 +134,7 @@ def _trial(trial: Trial) -> dict[str, Json]:
     }
 
 
-def _usual(trials: Sequence[Trial]) -> str:
+def _usual(trials: Sequence[TrialResult]) -> str:
     return Counter(trial.outcome for trial in trials).most_common(1)[0][0]
 
 
@@ -179,7 +179,7 @@ class Counterfactuals:
         sources = _sources(program, tools)
         other = {**sources, change.name: change.source} if change.source is not None else sources
 
-        async def sample(with_change: bool) -> Trial:
+        async def sample(with_change: bool) -> TrialResult:
             async with free:
                 chosen = (changed, other) if with_change else (program, sources)
                 return await attempt(recorded, *chosen, self._parts)

@@ -41,7 +41,7 @@ class TrialParts:
     redactor: Redactor
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it. `outcome` is `missed` where a tool's answer is not known; `reason` says which then."""
 
     outcome: str
@@ -91,7 +91,7 @@ def answers_of(recorded: RecordedRun) -> RecordedAnswers:
 
 async def attempt(
     recorded: RecordedRun, program: Program, sources: Mapping[str, ToolSource], parts: TrialParts
-) -> Trial:
+) -> TrialResult:
     """Try a recorded run again under a program that has a workflow."""
     assert program.workflow is not None
     known = answers_of(recorded)
@@ -130,7 +130,7 @@ async def attempt(
     if answers.missed or reached:
         outcome, reason = "missed", answers.missed or f"its code reaches out by itself ({reached[0]})"
     output = state.redactor.redact(result.output).value
-    return Trial(outcome=outcome, reason=reason, output=output, lines=lines)
+    return TrialResult(outcome=outcome, reason=reason, output=output, lines=lines)
 
 
 def _source(line: CallLine, answers: Answers, sources: Mapping[str, ToolSource]) -> str:

@@ -6,10 +6,10 @@ What happened inside a run is in the journal. The table `runs` only says which w
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -167,7 +167,7 @@ class Engine:
         From then on no worker takes it up, also where its contract has a workflow: that would do something else.
         Raises `RunError` (code `run_busy`) where the run is closed, or held by another drive or session.
         """
-        lease = self._table.claim(replace(self._table.standing(run), elsewhere=True))
+        lease = self._table.claim(dataclasses.replace(self._table.standing(run), elsewhere=True))
         if lease is None:
             raise RunError(f"run `{run}` is closed, or driven by another worker or session", code="run_busy")
         async with held(self._table, lease):
