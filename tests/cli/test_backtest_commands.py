@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import remit, remit_json
@@ -84,7 +85,7 @@ def test_tighten_names_what_nobody_used(shop: Shop) -> None:
 
 
 def test_import_names_the_contract_that_a_suite_needs(shop: Shop) -> None:
-    run = {"id": "1", "suite": "banking", "user_prompt": "pay", "steps": [], "final_output": None}
+    run: dict[str, Any] = {"id": "1", "suite": "banking", "user_prompt": "pay", "steps": [], "final_output": None}
     (shop.folder / "runs.jsonl").write_text(json.dumps(run))
     said = remit(shop, "import", "agentdojo", str(shop.folder / "runs.jsonl"), code=1)
     assert "there is no contract `agentdojo-banking`" in said

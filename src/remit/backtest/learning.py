@@ -28,7 +28,7 @@ _LEARNT_FROM = 0.7
 """The share of the runs that a rule is learnt from when it is tried on the rest."""
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class Consequence(msgspec.Struct, frozen=True, kw_only=True):
     """What narrower terms come to: how many allowed calls they would have denied or asked about.
 
     `beyond`: those of them that the present terms allow. `examples` are of these, as `RUN STEP`.
@@ -46,8 +46,8 @@ class Learnt:
 
     narrowed: Narrowed
     evidence: Evidence
-    on_itself: Trial
-    on_later: Trial | None
+    on_itself: Consequence
+    on_later: Consequence | None
     """`None` where there are too few runs to try it."""
 
 
@@ -62,11 +62,11 @@ def learn(remit: Remit, contract: str, since_us: int = 0) -> Learnt:
     return Learnt(narrowed=made, evidence=evidence, on_itself=itself, on_later=_tried(remit, terms, since_us))
 
 
-def _trial(remit: Remit, made: Terms, present: Terms, since_us: int, last_runs: int | None = None) -> Trial:
+def _trial(remit: Remit, made: Terms, present: Terms, since_us: int, last_runs: int | None = None) -> Consequence:
     decisions, stopped = _stopped(remit, made, since_us, last_runs)
     _, anyway = _stopped(remit, present, since_us, last_runs)
     beyond = [place for place in stopped if place not in anyway]
-    return Trial(decisions=decisions, stopped=len(stopped), beyond=len(beyond), examples=tuple(beyond[:EXAMPLES]))
+    return Consequence(decisions=decisions, stopped=len(stopped), beyond=len(beyond), examples=tuple(beyond[:EXAMPLES]))
 
 
 def _stopped(remit: Remit, terms: Terms, since_us: int, last_runs: int | None) -> tuple[int, dict[str, None]]:
@@ -86,7 +86,7 @@ def _gather(remit: Remit, terms: Terms, without: frozenset[str], since_us: int) 
     return gathering.read(record_of(remit), terms.name)
 
 
-def _tried(remit: Remit, terms: Terms, since_us: int) -> Trial | None:
+def _tried(remit: Remit, terms: Terms, since_us: int) -> Consequence | None:
     runs = [run for run, at in record_of(remit).last_runs(terms.name, 10**9).items() if at >= since_us]
     later = len(runs) - int(len(runs) * _LEARNT_FROM)
     if not 0 < later < len(runs):
@@ -185,7 +185,7 @@ class Tightening:
     since: int
     runs: int
     unused: Sequence[Unused]
-    trial: Trial
+    trial: Consequence
 
 
 def tighten(remit: Remit, contract: str, since_us: int = 0) -> Tightening:

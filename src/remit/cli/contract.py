@@ -11,7 +11,7 @@ from remit.terminal import JsonOption, ProjectOption, clock_time, line, print_js
 
 if TYPE_CHECKING:
     from remit.app import Remit
-    from remit.backtest.learning import Learnt, Tightening, Trial
+    from remit.backtest.learning import Consequence, Learnt, Tightening
 
 app = typer.Typer(help="Learn a contract from what was done.", no_args_is_help=True, rich_markup_mode=None)
 ContractArgument = Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)]
@@ -64,7 +64,7 @@ def infer(
     say(f"try: remit backtest --contract {folder}")
 
 
-def _said(trial: Trial) -> str:
+def _said(trial: Consequence) -> str:
     anyway = trial.stopped - trial.beyond
     such = f", such as {trial.examples[0].replace(' ', ' step ')}" if trial.examples else ""
     also = f"; {anyway:,} more are already denied or asked by the contract as it is" if anyway else ""

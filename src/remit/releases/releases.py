@@ -19,7 +19,7 @@ from remit.journal.register import Register
 from remit.storage.database import Database, storage_errors
 from remit.storage.schema import releases
 from remit.storage.writer import Statement
-from remit.values import Json, decode, encode
+from remit.values import Json, encode
 
 SCOPE = "releases:approve"
 """What a person's token must hold to approve a release."""
@@ -84,20 +84,6 @@ class Releases:
         found = self.get(authority.release)
         assert found is not None
         return found
-
-    def bundle(self, start: str) -> tuple[str, Json] | None:
-        """The release whose digest is or begins with `start`, and its bundle; `None` if it was never kept.
-
-        Raises `RunError` (code `release_ambiguous`) where several begin so.
-        """
-        table = releases.c
-        begins = table.release.startswith(start, autoescape=True)
-        query = select(table.release, table.bundle).where(table.tenant == self._people.tenant, begins).limit(2)
-        with storage_errors("read the releases"), self._database.engine.connect() as connection:
-            rows = connection.execute(query).all()
-        if len(rows) > 1:
-            raise RunError(f"several releases begin with `{start}`; give more of the digest", code="release_ambiguous")
-        return (rows[0].release, decode(bytes(rows[0].bundle))) if rows else None
 
     def get(self, release: str) -> Release | None:
         """An approved release, or `None`."""
