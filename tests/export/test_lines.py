@@ -109,6 +109,7 @@ async def test_every_export_is_on_the_register_before_it_leaves(story: Story, tm
 
 async def test_a_person_exports_what_record_cedar_lets_them(story: Story) -> None:
     rules = story.shop.folder / "record.cedar"
+    rules.unlink()
     assert "record_policy_missing" in typed(story, "export", "--as", "lee", code=1)
     rules.write_text('@id("away") permit (principal, action == Action::"export", resource) when { resource.contract == "away" };')
     assert "record_denied" in typed(story, "export", "--as", "lee", code=1)
