@@ -139,13 +139,13 @@ class Engine:
         `StorageError` with the run's name where it can't be recorded.
         """
         standing = self._table.standing(run)
-        if standing.elsewhere and standing.status != "closed":
-            raise RunError("the agent of this contract lives elsewhere; open a session for it", code="no_workflow")
         if standing.status == "closed":
             return self._closed(run)
         case = self._table.asking(run) if standing.status == "held" else None
         if case is not None:
             return RunResult(run=run, outcome="held", case=case)
+        if standing.elsewhere:
+            raise RunError("the agent of this contract lives elsewhere; open a session for it", code="no_workflow")
         lease = self._table.claim(standing)
         if lease is None:
             return RunResult(run=run, outcome="running", reason="it is driven already, by another worker or call")
