@@ -43,9 +43,8 @@ async def test_a_run_is_sent_once_when_it_has_ended(tmp_path: Path, database_url
             told = await live_through(remit, "two")
             await remit.close_run(held.run, token=remit.person_token("lee"), reason="nobody wants it")
         assert sorted(roots(receiver)) == sorted([*told, held.run])
-        async with Remit(shop.folder) as remit:
-            async with remit.gate("away").run({}) as run:
-                assert roots(receiver).count(run.id) == 0
+        async with Remit(shop.folder) as remit, remit.gate("away").run({}) as run:
+            assert roots(receiver).count(run.id) == 0
         assert run.id in roots(receiver)
         async with Remit(shop.folder) as remit:
             events = remit.register.events()
