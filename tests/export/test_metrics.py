@@ -150,6 +150,32 @@ async def test_replays_and_undos_are_no_runs_of_the_contract(story: Story) -> No
     assert found["remit_register_events_total{type=run.replayed}"] == 1
 
 
+async def test_runs_of_others_count_as_that_and_nothing_else(story: Story) -> None:
+    before = await scraped(story)
+    async with Remit(story.shop.folder) as remit:
+        seen = remit.leaves.run(story.told)
+        log, keys = remit.journal.start("shop", "run-imported")
+        drafts = [
+            Draft(
+                type=leaf.type,
+                actor=leaf.header.actor,
+                span=leaf.header.span,
+                refs=leaf.header.refs,
+                verdict="imported" if leaf.type is EventType.RUN_CLOSED else leaf.header.verdict,
+                body={**leaf.told, "imported": {"of": "somebody"}} if leaf.header.n == 1 else leaf.body,
+            )
+            for leaf in seen
+            if leaf.type in (EventType.RUN_OPENED, EventType.CALL_DECIDED, EventType.CALL_COMPLETED, EventType.RUN_CLOSED)
+        ]
+        await remit.journal.append(log, *drafts, statements=[keys])
+    after = await scraped(story)
+    assert after["remit_imports_total{contract=tells}"] == 1
+    same = ("remit_runs", "remit_calls", "remit_call_", "remit_denials", "remit_decision_seconds_count", "remit_tokens")
+    assert {name: value for name, value in after.items() if name.startswith(same)} == {
+        name: value for name, value in before.items() if name.startswith(same)
+    }
+
+
 async def test_erased_runs_still_count(story: Story) -> None:
     before = await scraped(story)
     async with Remit(story.shop.folder) as remit:

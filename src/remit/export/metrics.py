@@ -1,7 +1,7 @@
 """Metrics: counts folded over the journal, from where the last look ended.
 
-A run counts for its contract when it was opened as one; an undo is a run of its own kind, and what stands on the register,
-replays among it, counts as nothing but that. Names come from tools' specifications, never from what an agent asked for.
+A run counts for its contract when it was opened as one; an undo is a run of its own kind, a run that was imported counts as
+that and none of its calls do, and what stands on the register, replays among it, counts as nothing but that. Names come from tools' specifications, never from what an agent asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from remit.journal.leaves import Leaf, LeafReader, Selection
 NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
 _ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
-_UNDO = "undo:"
+_UNDO, _IMPORTED = "undo:", "imported"
 
 DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -51,6 +51,8 @@ class JournalCounts:
     """contract, outcome"""
     undos: Counter[Labels] = field(default_factory=Counter[Labels])
     """contract, outcome"""
+    imports: Counter[Labels] = field(default_factory=Counter[Labels])
+    """contract"""
     decisions: Counter[Labels] = field(default_factory=Counter[Labels])
     """contract, tool, verdict"""
     outcomes: Counter[Labels] = field(default_factory=Counter[Labels])
@@ -77,7 +79,8 @@ class JournalCounts:
 @dataclass(kw_only=True, slots=True)
 class _OpenRun:
     contract: str
-    is_undo: bool
+    is_undo: bool = False
+    is_imported: bool = False
 
 
 class JournalFold:
@@ -105,7 +108,7 @@ class JournalFold:
 
     def open_runs(self) -> Counter[Labels]:
         """How many runs are open now, by contract."""
-        return Counter((run.contract,) for run in self._open.values() if not run.is_undo)
+        return Counter((run.contract,) for run in self._open.values() if not (run.is_undo or run.is_imported))
 
     def _take(self, leaf: Leaf) -> None:
         header = leaf.header
@@ -113,10 +116,13 @@ class JournalFold:
         if kind in OF_REGISTER:
             self.folded.on_register[header.type,] += 1
         elif kind is EventType.RUN_OPENED:
-            said = str(leaf.told.get("contract", ""))
-            self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=said.startswith(_UNDO))
+            is_undo = str(leaf.told.get("contract", "")).startswith(_UNDO)
+            is_imported = _IMPORTED in leaf.told
+            self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
         elif kind is EventType.RUN_CLOSED:
             self._closed(leaf)
+        elif header.run in self._open and self._open[header.run].is_imported:
+            return
         elif kind is EventType.CALL_DECIDED:
             self._decided(leaf)
         elif kind in _ENDS:
@@ -128,7 +134,10 @@ class JournalFold:
 
     def _closed(self, leaf: Leaf) -> None:
         header = leaf.header
-        run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor), is_undo=False)
+        run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor))
+        if run.is_imported or header.verdict == _IMPORTED:
+            self.folded.imports[run.contract,] += 1
+            return
         if run.is_undo:
             self.folded.undos[run.contract, header.verdict] += 1
             return

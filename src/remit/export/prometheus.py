@@ -61,6 +61,7 @@ class Exposition:
         told: list[tuple[str, str, list[str], Mapping[Labels, float]]] = [
             ("remit_runs", "Runs that have ended.", ["contract", "outcome"], counts.runs),
             ("remit_undos", "Undos of runs that have ended.", ["contract", "outcome"], counts.undos),
+            ("remit_imports", "Runs of others that were brought in.", ["contract"], counts.imports),
             ("remit_calls", "Calls that were proposed, by what was decided.", ["contract", "tool", "verdict"], counts.decisions),
             ("remit_call_outcomes", "Calls that were carried out.", ["contract", "tool", "outcome"], counts.outcomes),
             ("remit_denials", "Denials, by the rule or the code that said no.", ["contract", "rule"], counts.denials),
