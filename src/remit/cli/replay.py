@@ -121,10 +121,10 @@ def replay(
     json: JsonTimesOption = False,
     project: ProjectOption = None,
 ) -> None:
-    """Replay recorded runs: every call and every decision.
+    """Replay recorded runs: would they come out the same?
 
-    And whether it would come out the same. Nothing is dispatched, and nothing of a run is changed; that there was a
-    replay is put on record. Exits with 3 where a run diverged or its record is damaged.
+    Shows every call and decision of them. Nothing is dispatched, and nothing of a run is changed; that there was a replay is put on record. Exits with 3 where
+    a run diverged or its record is damaged.
     """
     with_change = how.level == 3
 
