@@ -175,7 +175,7 @@ class ProjectPrograms:
 def _texts(loaded: LoadedContract, tools: Iterable[Tool]) -> Iterator[tuple[str, bytes]]:
     """The texts behind a contract and its tools, by digest; one that can't be read, or has changed since, is left out."""
     files = {digest: loaded.folder / name for name, digest in loaded.code.items()}
-    modules = ((tool.source, sys.modules.get(tool.function.__module__)) for tool in tools if tool.source)
+    modules = ((tool.source, sys.modules.get(tool.module)) for tool in tools if tool.source)
     files |= {source: Path(module.__file__) for source, module in modules if module is not None and module.__file__}
     for expected, path in files.items():
         with suppress(ConfigError, Unreadable, OSError):

@@ -60,7 +60,7 @@ def desk(tmp_path: Path, database_url: str, tracker: RoundupServer, monkeypatch:
     (contract / "contract.yaml").write_text(CONTRACT)
     (contract / "policy.cedar").write_text("")
     (contract / "workflow.py").write_text(WORKFLOW)
-    (folder / "record.cedar").write_text('permit (principal in Role::"lead", action == Action::"undo", resource);')
+    (folder / "record.cedar").write_text('@id("leads-undo") permit (principal in Role::"lead", action == Action::"undo", resource);')
     numbers = {name: {"type": "integer"} for name in ("issue", "original")}
     (contract / "request.json").write_text(json.dumps({"type": "object", "properties": numbers}))
     (contract / "result.json").write_text('{"type": "object"}')

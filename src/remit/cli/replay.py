@@ -123,8 +123,8 @@ def replay(
 ) -> None:
     """Replay recorded runs: would they come out the same?
 
-    Shows every call and decision of them. Nothing is dispatched, and nothing of a run is changed; that there was a replay is put on record. Exits with 3 where
-    a run diverged or its record is damaged.
+    Shows every call and decision of them. Nothing is dispatched, and nothing of a run is changed; that there was a
+    replay is put on record. Exits with 3 where a run diverged or its record is damaged.
     """
     with_change = how.level == 3
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from enum import StrEnum
+from typing import cast
 
 import msgspec
 
@@ -171,9 +172,9 @@ def leaf_hash(header: bytes) -> bytes:
 def write(draft: Draft, *, tenant: str, run: str, behind: ChainEnd, at: int, keys: RunKeys) -> Row:
     """Give a draft its place in the chain: salt, hash and encrypt the body, encode and hash the header."""
     body = draft.body
-    if draft.type is EventType.RUN_CLOSED:
+    if draft.type is EventType.RUN_CLOSED and isinstance(body, dict):
         # Only here is it certain: decisions of people may have come in since the draft was made.
-        body = {**body, "events": behind.n}
+        body = cast("dict[str, Json]", body) | {"events": behind.n}
     salted = os.urandom(SALT_BYTES) + encode(body)
     sealed = b"" if draft.sealed is None else os.urandom(SALT_BYTES) + encode(draft.sealed)
     header = _encode_header(

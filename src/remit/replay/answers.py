@@ -126,7 +126,7 @@ class Answers:
         async def locate(context: ToolContext, args: Mapping[str, Json]) -> Resource:
             return self._resource(tool, source, context.step, args)
 
-        return replace(tool, function=function, locate=locate if tool.locate else None, reconcile=None)
+        return replace(tool, function=function, locate=None if tool.locate is None else locate, reconcile=None)
 
     def _answer(self, tool: Tool, source: ToolSource, step: str, args: Mapping[str, Json]) -> Json:
         name = tool.spec.name

@@ -454,6 +454,7 @@ def _build(name: str, effects: frozenset[Effect], options: ToolOptions, function
         locate=None if locate is None else _locator(locate, spec.resource_kind, spec.resource_attributes),
         reconcile=options.get("reconcile"),
         compensation=options.get("compensation"),
+        module=function.__module__,
         source=digest_of(function.__globals__),
     )
     _forbid_negative(spec)

@@ -292,7 +292,8 @@ def spec_from(plain: Mapping[str, Any]) -> ToolSpec:
 class Tool:
     """A spec with the functions behind it. Only the gate's executor calls them (a test walks the code to prove it).
 
-    `source`: digest of the exact text of the module that declares it; empty where there is no text.
+    `module`: the name of the module that declares it. `source`: digest of that module's exact text; empty where there
+    is none.
     """
 
     spec: ToolSpec
@@ -300,4 +301,5 @@ class Tool:
     locate: Locate | None = None
     reconcile: Reconcile | None = None
     compensation: Compensation | None = None
+    module: str = ""
     source: str = ""
