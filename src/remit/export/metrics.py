@@ -1,7 +1,7 @@
 """Metrics: counts folded over the journal, from where the last look ended.
 
 A run counts for its contract when it was opened as one; an undo is a run of its own kind, and what stands on the register,
-replays among it, counts as nothing but that. Names come from tools' specifications, never from what an agent asked for.
+replays among it, counts as nothing but that; a run that was imported does not count at all. Names come from tools' specifications, never from what an agent asked for.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class JournalFold:
         self.folded = JournalCounts()
         self._seq = 0
         self._open: dict[str, _OpenRun] = {}
+        self._elsewhere: set[str] = set()
         self._asked: dict[str, tuple[str, int]] = {}
         self._tools: dict[str, str] = {}
 
@@ -110,7 +111,13 @@ class JournalFold:
     def _take(self, leaf: Leaf) -> None:
         header = leaf.header
         kind = leaf.type
-        if kind in OF_REGISTER:
+        if kind is EventType.RUN_OPENED and leaf.told.get("imported"):
+            self._elsewhere.add(header.run)
+        if header.run in self._elsewhere:
+            # It took place elsewhere: nothing of it is ours.
+            if kind is EventType.RUN_CLOSED:
+                self._elsewhere.discard(header.run)
+        elif kind in OF_REGISTER:
             self.folded.on_register[header.type,] += 1
         elif kind is EventType.RUN_OPENED:
             said = str(leaf.told.get("contract", ""))
