@@ -13,6 +13,8 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,10 @@ def main() -> None:
         project = make_project(Path(folder) / "p", policies=POLICIES)
         print(f"recording {options.decisions:,} decisions", file=sys.stderr, flush=True)
         asyncio.run(record(project, options.decisions))
-        found = {"machine": machine.facts(), **judged(project)}
-    print(json.dumps(found))
+        # In a process of its own, so that the memory is the backtest's.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            found = fresh.submit(judged, project).result()
+    print(json.dumps({"machine": machine.facts(), **found}))
 
 
 if __name__ == "__main__":

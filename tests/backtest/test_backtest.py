@@ -17,6 +17,7 @@ from remit.backtest.proposals import Alternative, proposed_terms
 from remit.backtest.tally import Compared
 from remit.cases.cases import Decision
 from remit.errors import ConfigError, RunError
+from remit.gate.call import Proposal
 from remit.journal.events import Draft, EventType
 
 
@@ -128,6 +129,19 @@ def test_an_approval_never_answers_a_question_that_was_not_asked(shop: Shop, rul
     held_and_approved(shop)
     result = by_policy(shop, RULES + rule)
     assert (result.firm.changes["same"], result.firm.changes["held"]) == (1, 1)
+
+
+def test_a_step_that_is_proposed_anew_with_another_call_is_another_call(shop: Shop) -> None:
+    async def use(remit: Remit) -> None:
+        run = await remit.engine.open("refunds", {})
+        async with remit.engine.session(run) as (_, folded):
+            for tool, args in (("orders.read", {"order": 1}), refund(1, "60.00"), ("put.none", {"value": 1})):
+                token = remit.issuer.issue(folded.state.authority.token_request(run, None), remit.clock())
+                await remit.pipeline.propose(folded.state, Proposal(tool=tool, args=args, step="1", token=token))
+
+    with_remit(shop, use)
+    result = by_policy(shop, RULES + FORBID_WRITES)
+    assert (result.reproduced, result.firm.changes["same"], result.firm.changes["tightened"]) == (3, 2, 1)
 
 
 def test_a_tighter_rate_changes_what_later_calls_of_other_runs_meet(shop: Shop) -> None:

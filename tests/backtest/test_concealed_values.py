@@ -126,3 +126,12 @@ def test_what_an_agent_wrote_like_a_pseudonym_counts_as_concealed(shop: Shop) ->
     rule = f'forbid ({SEND}) when {{ context.args.text == "x" }};'
     forged = ("mail.send", {"to": "ann@corp.example", "reply_to": "nobody", "text": "<email:abcdefghijkl>"})
     assert verdicts(shop, rule, forged) == {"undetermined": 1}
+
+
+def test_a_concealed_id_of_the_object_matters_to_rules_about_that_one_object_alone(shop: Shop) -> None:
+    tools = shop.folder / "tools" / "shop.py"
+    tools.write_text(tools.read_text().replace('id="1"', 'id="ann@corp.example"'))
+    about = 'forbid (principal, action == Action::"mail.send", resource == Mailbox::"ann@corp.example");'
+    assert verdicts(shop, about, mail("ann@corp.example")) == {"undetermined": 1}
+    other = f'forbid ({SEND}) when {{ resource.tenant == "other" }};'
+    assert verdicts(shop, other, mail("bob@corp.example")) == {"same": 2}

@@ -21,6 +21,7 @@ from remit.backtest.proposals import at_hand
 from remit.checking.check import check_project, project_tools
 from remit.contracts.problems import render
 from remit.errors import ConfigError
+from remit.export.metrics import JournalCounts, JournalFold
 from remit.journal.events import Event, EventType
 from remit_verify import verify
 
@@ -145,6 +146,18 @@ def test_the_written_policy_is_judged_on_imported_runs(project: Path) -> None:
     found = asyncio.run(use())
     assert (found["decisions"], found["reproduced"], found["same"], found["tightened"]) == (3, 3, 2, 1)
     assert found["by"]["rule"][0]["rule"] == "payee-from-a-subject"
+
+
+def test_no_metric_counts_an_imported_run(project: Path) -> None:
+    imported(project, recorded(1, READ, pay()))
+
+    async def use() -> JournalCounts:
+        async with Remit(project) as remit:
+            return JournalFold(remit.leaves).catch_up(2**62)
+
+    counts = asyncio.run(use())
+    assert counts.events == 6
+    assert (counts.runs, counts.decisions, counts.outcomes, counts.run_s) == ({}, {}, {}, {})
 
 
 def test_no_tool_is_ever_called_by_an_import(project: Path) -> None:

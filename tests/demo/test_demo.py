@@ -106,6 +106,14 @@ def test_the_classifier_is_honest_and_useful(demo: Demo) -> None:
     assert summary["correct"] < summary["runs"]
 
 
+def test_every_decision_of_the_demo_is_made_again_by_a_backtest(demo: Demo) -> None:
+    judged = remit("backtest", "--json", cwd=demo.folder)
+    assert judged.returncode == 0, judged.stderr
+    found = json.loads(judged.stdout)
+    assert found["decisions"] > 500
+    assert found["reproduced"] == found["decisions"] == found["same"]
+
+
 def test_the_project_is_left_to_play_with(demo: Demo) -> None:
     folder, summary = demo.folder, demo.summary
     cases = json.loads(remit("cases", "--json", cwd=folder).stdout)

@@ -25,6 +25,8 @@ PSEUDONYM = re.compile(r"<([a-z_]+):[a-p]{12}>")
 
 Place = tuple[str, ...]
 """A path that begins with a variable: `("context", "args", "account")`."""
+_ID: Place = ("resource", "the id")
+"""Where the id of the object stands: a rule that takes the object as a whole needs it, its attributes lie beside it."""
 
 
 def conceals(value: Json) -> bool:
@@ -69,7 +71,7 @@ def gaps_in(facts: Facts) -> Gaps:
     resource = facts.resource
     found.concealed.update(("resource", name) for name, value in resource.attributes.items() if conceals(value))
     if conceals(resource.id):
-        found.concealed.add(("resource",))
+        found.concealed.add(_ID)
     return found
 
 
@@ -175,8 +177,8 @@ def _lacks(asks: _Asks, facts: Facts, gaps: Gaps, pruned: bool) -> str:
         for concealed in gaps.concealed:
             if _meet(place, concealed):
                 return f"`{'.'.join(concealed)}`, which is concealed"
-    if asks.by_id and ("resource",) in gaps.concealed:
-        return "`resource`, which is concealed"
+    if asks.by_id and _ID in gaps.concealed:
+        return "the object's id, which is concealed"
     return ""
 
 

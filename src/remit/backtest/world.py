@@ -174,8 +174,10 @@ class RunInWorld:
     usage: RunUsage = field(default_factory=RunUsage)
     past: list[PastCall] = field(default_factory=list[PastCall])
     rejections: dict[str, int] = field(default_factory=dict[str, int])
-    carried_out: dict[str, _Taken | None] = field(default_factory=dict[str, "_Taken | None"])
-    """By step; `None` once it is known what came of it."""
+    under_way: dict[str, _Taken] = field(default_factory=dict[str, "_Taken"])
+    """Calls that are carried out and of which it isn't known yet what came of them, by step."""
+    carried_out: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Steps, with the digests of the arguments: the same is not done twice."""
     asked: dict[str, _Asked] = field(default_factory=dict[str, "_Asked"])
     """What a person was asked first, by step."""
     followed: set[str] = field(default_factory=set[str])
@@ -213,9 +215,7 @@ class World:
     def before_policy(self, call: PastDecision, run: PastRun) -> Judged | None:
         """What the checks before the policy say; `None` where the policy is asked."""
         terms, standing = self.terms(run), self.standing(run.run)
-        taken = standing.carried_out.get(call.step)
-        again = taken is not None and (taken.call.tool, taken.call.args_digest) == (call.tool, call.args_digest)
-        if again and call.verdict.kind != "defer":
+        if call.args_digest and (call.step, call.args_digest) in standing.carried_out:
             return Judged(kind="allow", rules=call.verdict.rules, is_carried=True)
         if call.reached is Reached.AUTHENTICATE:
             return _carried(call)
@@ -308,8 +308,12 @@ class World:
         if isinstance(reserved, Exhausted):
             standing.usage.release(limits, demand)
             return _exhausted(reserved.charge.label)
-        standing.carried_out[call.step] = _Taken(call=call, demand=demand, reserved=reserved)
+        self._carry_out(standing, _Taken(call=call, demand=demand, reserved=reserved))
         return Judged(kind="allow", rules=rules)
+
+    def _carry_out(self, standing: RunInWorld, taken: _Taken) -> None:
+        standing.under_way[taken.call.step] = taken
+        standing.carried_out.add((taken.call.step, taken.call.args_digest))
 
     def _demand(self, call: PastDecision, terms: Terms) -> Demand:
         return replace(call.demand, spend=terms.spends.get(call.tool, 0))
@@ -338,7 +342,7 @@ class World:
                 standing.followed.add(call.step)
             self.note(call, run, Judged(kind=call.verdict.kind))
             return
-        if call.step in standing.carried_out:
+        if (call.step, call.args_digest) in standing.carried_out:
             return
         reserved, demand = call.reserved, call.demand
         if call.tool in terms.tools:
@@ -348,7 +352,7 @@ class World:
             reserved = self.meters.take(charges(terms.limits[call.tool], demand, run.on_behalf_of))
         else:
             self.put(reserved)
-        standing.carried_out[call.step] = _Taken(call=call, demand=demand, reserved=reserved)
+        self._carry_out(standing, _Taken(call=call, demand=demand, reserved=reserved))
 
     def put(self, reserved: tuple[Reserved, ...]) -> None:
         """What runs of other contracts have reserved, as recorded."""
@@ -366,9 +370,11 @@ class World:
     def undo(self, call: PastDecision, run: PastRun) -> None:
         """Give back what a call has reserved here: it was not carried out after all."""
         standing, terms = self.standing(run.run), self.terms(run)
-        taken = standing.carried_out.pop(call.step, None)
-        if taken is None:
+        taken = standing.under_way.get(call.step)
+        if taken is None or taken.call is not call:
             return
+        del standing.under_way[call.step]
+        standing.carried_out.discard((call.step, call.args_digest))
         if call.tool in terms.limits:
             standing.usage.release(terms.limits[call.tool], taken.demand)
         for one in taken.reserved:
@@ -377,7 +383,7 @@ class World:
     def ended(self, run: PastRun, step: str, carried: Carried, cost_microusd: int) -> None:
         """What became of a call on record; it matters where the call was carried out in this world as well."""
         standing, terms = self.standing(run.run), self.terms(run)
-        taken = standing.carried_out.get(step)
+        taken = standing.under_way.pop(step, None)
         if taken is None:
             return
         standing.unsure.pop(step, None)
@@ -388,7 +394,6 @@ class World:
         self._settle(taken.reserved, over)
         result = carried.result if isinstance(carried, Completed) else None
         self._remember(standing, run, taken.call, type(carried).__name__.lower(), result)
-        standing.carried_out[step] = None
 
     def _remember(self, standing: RunInWorld, run: PastRun, call: PastDecision, outcome: str, result: Json) -> None:
         if call.tool in self.terms(run).told_of or call.tool in run.recorded.told_of:
