@@ -213,13 +213,13 @@ def retention(
         if json:
             print_json(msgspec.to_builtins(report))
         else:
-            print_lines(_retention_lines(report, dry_run=dry_run))
+            print_lines(retention_lines(report, dry_run=dry_run))
     if report.left:
         print_lines([line(report.left)], stderr=True)
         raise typer.Exit(3)
 
 
-def _retention_lines(report: RetentionReport, *, dry_run: bool) -> list[Text]:
+def retention_lines(report: RetentionReport, *, dry_run: bool) -> list[Text]:
     lines = [line((run.run, "bold"), f"  {run.contract}  ", "erased") for run in report.erased]
     lines += [line((run.run, "bold"), f"  {run.contract}  ", "originals dropped") for run in report.dropped]
     lines += [

@@ -26,7 +26,6 @@ from remit.storage.writer import Statement
 
 _log = logging.getLogger("remit")
 
-_DAY_S, _AGAIN_S = 86_400, 3_600
 
 
 class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,15 +65,15 @@ class Retention:
         left = await scrub(archive) if archive.database.is_sqlite else erased.left or dropped.left
         return _report(erased.runs, dropped.runs, left)
 
-    async def daily(self, stop: asyncio.Event) -> None:
+    async def daily(self, stop: asyncio.Event, *, every_s: float = 86_400, again_s: float = 3_600) -> None:
         """Enforce it now, and then once a day until `stop` is set. Trouble is said, and it is tried again in an hour."""
         while not stop.is_set():
-            pause_s = _DAY_S
+            pause_s = every_s
             try:
                 self._say(await self.enforce())
             except RemitError as error:
                 _log.warning("retention: %s", self._archive.redactor.text(error.message))
-                pause_s = _AGAIN_S
+                pause_s = again_s
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
 

@@ -121,6 +121,13 @@ _CLOSED = "EXISTS (SELECT 1 FROM runs WHERE runs.run = run_keys.run AND runs.sta
 """An open run needs its keys to go on, whatever anybody has decided meanwhile."""
 
 
+def still_there(run: str) -> Statement:
+    """Nothing is changed; the transaction fails where the run has been erased, and so gets no events any more."""
+    return Statement(
+        sql="UPDATE run_keys SET run = run WHERE run = :run AND body_key IS NOT NULL", params={"run": run}, changes=1
+    )
+
+
 def drop_originals(run: str) -> Statement:
     """Destroy the key of a closed run's originals; the transaction fails where it is open, or they are gone already."""
     return Statement(
