@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 from remit.errors import CaseError, ConfigError, FenceLost, RemitError, RunError, StorageError
 from remit.identity.people import People
 from remit.identity.principals import Person, may_decide
+from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
@@ -195,7 +196,7 @@ class Cases:
             body={"case": case.case, "by": person.principal, "shown_digest": question.get("shown_digest", "")},
         )
         revealed = _revealed(case, events)
-        await commit_by(person.principal, self._journal, log, [draft])
+        await commit_by(person.principal, self._journal, log, [draft], [rows.still_there(case.run)])
         return revealed
 
     async def _decide(self, case: Case, decision: Decision, person: Person, reason: str, now: int) -> Case:
@@ -204,7 +205,8 @@ class Cases:
         self._check_may_decide(case, person, events)
         if decision is Decision.APPROVED:
             self._check_at_hand(case, events)
-        draft = self._draft(case, question, decision, person, reason)
+        said = redactor_of(self._redactor, events).text(reason)
+        draft = self._draft(case, question, decision, person, said)
         closing = rows.decide_case(case.case, decision, person.principal, now)
         try:
             await commit_by(
@@ -239,7 +241,7 @@ class Cases:
             "case": case.case,
             "decision": decision,
             "by": person.principal,
-            "reason": self._redactor.text(reason),
+            "reason": reason,
             "shown_digest": question.get("shown_digest", ""),
         }
         return Draft(

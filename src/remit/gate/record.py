@@ -88,26 +88,25 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
     classes = call.tool.spec.field_classes if call.tool else None
     fact_classes = {**(call.tool.spec.fact_classes if call.tool else {}), **run.authority.fact_classes}
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
-    beside = {"facts": facts, "resource": resource, "verdict": verdict_body(verdict)}
-    shown_beside = run.redactor.redact(beside, fact_classes).value
-    original = {"args": args, "facts": facts, "resource": resource}
-    shown = {"args": shown_args, "facts": shown_beside["facts"], "resource": shown_beside["resource"]}
+    # Where the keys of an argument are free, they stand in the names of labels and fields as well.
+    original = {"facts": facts, "resource": resource, "labels": call.labels, "fields": list(call.fields)}
+    beside = run.redactor.redact({**original, "verdict": verdict_body(verdict)}, fact_classes).value
+    shown = {"args": shown_args, **{name: beside[name] for name in original}}
+    original["args"] = args
     body = {
         "tool": call.tool.spec.name if call.tool else recorded_name(run, call.proposal.tool),
         **shown,
         "args_digest": call.args_digest,
-        "labels": call.labels,
         "classes": sorted(call.redacted.kinds) if call.redacted else [],
-        "fields": list(call.fields),
         "demand": _demand(call),
         "reserved": [[r.meter, r.quantity, r.bucket, r.amount] for r in reserved],
-        "verdict": shown_beside["verdict"],
+        "verdict": beside["verdict"],
         "key": call.key,
         # With these a decision can be made again to the microsecond (`remit backtest`).
         "judged_at": call.at_us,
         "proposed": call.proposed,
     }
-    same = shown_args is args and shown["facts"] is facts and shown["resource"] is resource
+    same = all(shown[name] is original[name] for name in original)
     return Draft(
         type=EventType.CALL_DECIDED,
         actor=run.authority.principal,
@@ -200,7 +199,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft,
     expires_at = at + hold.expires_ms * 1000
     asked = question(call, run, hold.rules, hold.reasons)
     # Where the values came from is shown too, but is no part of the question: a run that goes on sees them again.
-    shown = {**asked, "labels": call.labels}
+    shown = {**asked, "labels": run.redactor.redact(dict(call.labels)).value}
     approval = ApprovalRequest(
         case=case,
         step=call.proposal.step,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote_plus
 
 import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
@@ -107,7 +109,7 @@ _TOKENS = (
     r"|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_A-Za-z0-9]{12,}|\bsk-[-_A-Za-z0-9]{20,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[-A-Za-z0-9_]{16,}"
     r"|\bxox[abprs]-[-A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[-_A-Za-z0-9]{30,}"
-    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|://[^\s/:@<]*:[^\s/@<]+@"
+    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|(?i:authorization[\"'\\]*\s*[:=,]\s*[\"'b\\]*[a-z]+\s+[^\s\"'\\]{6,})|://[^\s/:@<]*:[^\s/@<]+@"
 )
 _NAMES = r"(?:password|passwd|passwort|passphrase|pwd|secret|api[-_ ]?key)"
 _MEANS = rf"(?:{_NAMES}[\\\"']*\s*(?:is|ist)\s+|(?:{_NAMES}|token)[\\\"']*\s*(?:(?:is|ist)\s*)?[:=]\s*)"
@@ -127,6 +129,8 @@ _DETECTORS = (
 )
 _KINDS = tuple(dict.fromkeys(detector.kind for detector in _DETECTORS))
 _CANDIDATES = _compile("|".join(f"(?:{detector.pattern})" for detector in _DETECTORS))
+_MOST_DECODED = 3
+"""How often a text may have been encoded over."""
 _SHORTEST = 5
 """Whatever a detector looks for has at least as many characters (`a@b.c`)."""
 
@@ -186,10 +190,7 @@ class Redactor:
 
     def __init__(self, *, key: bytes, secrets: Iterable[str] = ()) -> None:
         self._key = key
-        # A credential travels in a URL or within JSON as well, in the spelling that these need.
-        spelled = {
-            s: s for secret in secrets if len(secret) >= 6 for s in (secret, _in_json(secret), quote(secret, ""))
-        }
+        spelled = {spelling: None for secret in secrets if len(secret) >= 6 for spelling in _spellings(secret)}
         self._secrets = tuple(sorted(spelled, key=len, reverse=True))
         self._secrets_encoded = tuple(secret.encode(errors="surrogatepass") for secret in self._secrets)
         self.classed: dict[str, _Classed] | None = None
@@ -270,10 +271,28 @@ class Redactor:
             return False
         if self.classed and any(classed.encoded in data for classed in self.classed.values()):
             return False
-        return _CANDIDATES.search(data) is None
+        return _CANDIDATES.search(data) is None and not _may_be_encoded(data)
 
 
 _NO_KINDS: frozenset[str] = frozenset()
+_ENCODED = _compile(r"%[0-9A-Fa-f]{2}|[?&;][^\s=]*=[^\s+]*\+")
+_WORD = re.compile(r"\S+")
+
+
+def _may_be_encoded(data: bytes) -> bool:
+    """Whether something stands in it as URLs spell it: `ann%40corp.example`, `?q=my+password+is+swordfish`."""
+    return (b"%" in data or b"+" in data) and _ENCODED.search(data) is not None
+
+
+def _spellings(secret: str) -> Iterable[str]:
+    """A credential as it travels: within JSON, in a URL, and in Base64 (HTTP Basic), wherever in a text it begins there."""
+    yield from (secret, _in_json(secret), quote(secret, ""), quote_plus(secret))
+    data = secret.encode(errors="surrogatepass")
+    for shift in range(3):
+        coded = b64encode(b"\0" * shift + data + b"\0" * (-(shift + len(data)) % 3)).decode()
+        # Without the characters that depend on what stands around it.
+        inner = coded[(shift * 8 + 5) // 6 : (shift + len(data)) * 8 // 6]
+        yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
 def _in_json(text: str) -> str:
@@ -310,6 +329,27 @@ class _Pass:
         return text
 
     def text(self, text: str) -> str:
+        text = self._found(text)
+        if not _may_be_encoded(text.encode(errors="replace")):
+            return text
+        decoded = _WORD.sub(self._decoded, text)
+        # The very same where nothing was found.
+        return text if decoded == text else decoded
+
+    def _decoded(self, word: re.Match[str]) -> str:
+        """A word of a text; what it says once it is decoded, where that holds something that must not be kept."""
+        given = read = word[0]
+        for _ in range(_MOST_DECODED):
+            again = unquote_plus(read)
+            if again == read:
+                break
+            read = again
+            found = self._found(read)
+            if found != read:
+                return found
+        return given
+
+    def _found(self, text: str) -> str:
         text = self.without_classed(self.without_secrets(text))
         data = text.encode(errors="replace")
         if len(text) >= _SHORTEST and _CANDIDATES.search(data) is not None:

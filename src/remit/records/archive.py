@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from remit.contracts.project import Project
 from remit.errors import RunError
 from remit.identity.people import People
+from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
@@ -177,6 +178,11 @@ class Archive:
     def policy(self) -> RecordPolicy:
         """The project's `record.cedar`. Raises `ConfigError`."""
         return RecordPolicy.load(self._project)
+
+    def about(self, purpose: Purpose, events: Iterable[Event]) -> Purpose:
+        """The same, with a reason in which nothing stands that is concealed in a run, these being its events."""
+        reason = redactor_of(self.redactor, events).text(purpose.reason)
+        return msgspec.structs.replace(purpose, reason=reason)
 
     def draft(self, type_: EventType, purpose: Purpose | None, body: Mapping[str, Json], **refs: str) -> Draft:
         """An event of the register: who, why, and what. Without a purpose the system did it by itself."""

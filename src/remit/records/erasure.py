@@ -66,7 +66,7 @@ class Erasure:
         purpose = archive.purpose(Deed.ERASE, token=token, reason=reason)
 
         def destruction(run: StoredRun) -> tuple[Draft, Sequence[Statement]]:
-            return erasing(archive, run, purpose)
+            return erasing(archive, run, archive.about(purpose, archive.events(run.run)))
 
         return await destroy(
             archive, runs, self._refusal(purpose, archive.policy()), destruction, by=purpose.person.principal

@@ -79,7 +79,7 @@ class Reveals:
                 "events": [original.n for original in originals.found],
                 "classes": originals.classes,
             }
-            draft = archive.draft(EventType.VALUE_REVEALED, purpose, body, run=run)
+            draft = archive.draft(EventType.VALUE_REVEALED, archive.about(purpose, events), body, run=run)
             await archive.register.append(draft, by=purpose.person.principal)
         return originals
 

@@ -11,6 +11,7 @@ from typing import Any
 from remit.errors import CaseError, RunError
 from remit.identity.people import People
 from remit.identity.principals import may_decide
+from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
@@ -85,7 +86,7 @@ class Closing:
         if lease is None:
             raise RunError(f"a worker drives run `{run}` now; stop that worker, then close it", code="run_busy")
         async with held(self._table, lease):
-            return await self._stop(lease, person.principal, self._redactor.text(reason))
+            return await self._stop(lease, person.principal, reason)
 
     async def _stop(self, lease: Lease, person: str, reason: str) -> RunResult:
         log, events = self.journal.reopen(lease.run)
@@ -94,7 +95,8 @@ class Closing:
         now = self.journal.clock()
         lost = list(_unsettled(events))
         outcome = "unknown" if lost else "stopped"
-        said = f"ended by {person}{f': {reason}' if reason else ''}"
+        why = redactor_of(self._redactor, events).text(reason)
+        said = f"ended by {person}{f': {why}' if why else ''}"
         if lost:
             tools = ", ".join(f"`{event.body['tool']}`" for event in lost)
             said = f"{said}; nobody knows whether {tools} happened, so look in the system of record"

@@ -79,7 +79,11 @@ class Engine:
             message = "the traceparent is none; it is `00-<32 hex digits>-<16 hex digits>-<2 hex digits>` (W3C Trace Context)"
             raise RunError(message, code="traceparent_invalid")
         program = self._programs.admitted(contract, on_behalf_of)
-        program.check_input(request)
+        try:
+            program.check_input(request)
+        except RunError as error:
+            # What is wrong with a request is told by quoting it.
+            raise RunError(self._redactor.text(error.message), code=error.code) from None
         if self._redactor.holds_credential(request):
             raise RunError("the request holds a credential of the gateway", code="input_invalid")
         asked = encode([request, on_behalf_of])

@@ -226,8 +226,8 @@ def _call_of(state: RunState, event: Event, body: dict[str, Any], original: dict
         args_digest=body["args_digest"],
         key=body["key"],
         demand=Demand(calls=calls, writes=writes, rows=rows, money=money, currency=currency, spend=spend),
-        labels={path: tuple(labels) for path, labels in body["labels"].items()},
-        fields=tuple(body["fields"]),
+        labels={path: tuple(labels) for path, labels in original.get("labels", body["labels"]).items()},
+        fields=tuple(original.get("fields", body["fields"])),
         resource=Resource(**found) if found else None,
     )
 

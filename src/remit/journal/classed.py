@@ -1,0 +1,41 @@
+"""What declared fields have held in a run, known again from its record: for whoever writes to it beside its worker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from remit.journal.events import Event
+from remit.journal.redaction import Redactor
+from remit.tools.spec import FieldClass
+from remit.values import Json
+
+_PSEUDONYM = re.compile(rf"<({'|'.join(FieldClass)}):[a-p]+>")
+
+
+def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
+    """A redactor that conceals what declared fields have held in a run, as the run's own does.
+
+    It goes by the originals, so that it knows of none once they are dropped.
+    """
+    own = redactor.for_run()
+    for event in events:
+        for kind, value in _classed(event.body, event.sealed):
+            own.note(kind, value)
+    return own
+
+
+def _classed(shown: Json, original: Json) -> Iterator[tuple[str, str]]:
+    """Where the record has the pseudonym of a declared class, the class and what it stands for."""
+    if isinstance(shown, str) and isinstance(original, str):
+        found = _PSEUDONYM.fullmatch(shown)
+        if found is not None:
+            yield found[1], original
+    elif isinstance(shown, dict) and isinstance(original, dict):
+        beside = cast("dict[str, Json]", shown)
+        for key, item in cast("dict[str, Json]", original).items():
+            yield from _classed(beside.get(key), item)
+    elif isinstance(shown, list) and isinstance(original, list):
+        for one, other in zip(cast("list[Json]", shown), cast("list[Json]", original), strict=False):
+            yield from _classed(one, other)
