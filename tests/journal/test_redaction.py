@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -24,6 +25,7 @@ FOUND = {
         ("write to ann.lee+desk@mail.corp.example today", "ann.lee+desk@mail.corp.example"),
         ("an address in words of any language: jürgen@müller.example", "jürgen@müller.example"),
         ("<mailto:ann@corp.example>.", "ann@corp.example"),
+        ("https://api.example/find?q=ann%40corp.example&n=1", "ann%40corp.example"),
     ],
     "iban": [
         ("to DE89 3704 0044 0532 0130 00 please", "DE89 3704 0044 0532 0130 00"),
@@ -99,6 +101,13 @@ FOUND = {
         ('{"password": "sword fish"}', "sword fish"),
         ('{\\"password\\": \\"swordfish\\"}', "swordfish"),
         ("secret: password: swordfish", "swordfish"),
+        # As URLs and forms spell it, also within an URL that is in a URL.
+        ("GET https://api.example/find?q=my+password+is+swordfish failed", "swordfish"),
+        ("https://api.example/find?next=%2Flogin%3Fpassword%3Dswordfish", "swordfish"),
+        ("https://api.example/go?to=https%253A%252F%252Fapp%253Aswordfish%2540db", "swordfish"),
+        ("Authorization: Basic dXNlcjpzd29yZGZpc2g=", "dXNlcjpzd29yZGZpc2g"),
+        ("{'authorization': 'ApiKey swordfish-7'}", "swordfish-7"),
+        ("[(b'authorization', b'Basic dXNlcjpzd29yZGZpc2g=')]", "dXNlcjpzd29yZGZpc2g"),
         ("pwd: +49 151 2345 6789", "2345"),
     ],
 }  # fmt: skip
@@ -116,6 +125,8 @@ LEFT = [
     "order 1750000000000000000 of 1750000000000",
     "+49, 0049, 00 12, 12345678, call extension 4711",
     "sk-short, ghp_short, eyJ.eyJ.x, AKIA, bearer of news, https://corp.example/a:b@c",
+    "100%25 of 50%, C%2B%2B, https://corp.example/a%20b?q=how+are+you&r=a+b, 1+1=2, ?a=b+c",
+    "authorization is needed; Authorization: none",
     "my password expired; the secretary has a secret; no token; keys are in the drawer",
     "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
 ]
@@ -175,6 +186,18 @@ def test_a_literal_secret_never_comes_through(before: str, behind: str) -> None:
         shown = REDACTOR.redact({before + spelled + behind: [spelled * 2], "x": spelled})
         assert spelled not in str(shown.value)
         assert "secret" in shown.kinds
+
+
+@pytest.mark.parametrize("before", ["", "u:", "us:", "user:"])
+def test_a_literal_secret_is_known_in_base64_wherever_it_begins(before: str) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        coded = encode(f"{before}{SECRET}:tail".encode()).decode()
+        inner = base64.b64encode(SECRET.encode()).decode()[4:-4]
+        for text in (f"x {coded} y", f"https://x.example/?auth={coded}"):
+            shown = REDACTOR.redact({"note": text})
+            assert "secret" in shown.kinds
+            assert inner not in shown.value["note"]
+            assert REDACTOR.holds_credential(text)
 
 
 def test_a_secret_too_short_to_be_one_is_not_looked_for() -> None:
@@ -298,6 +321,9 @@ def test_originals_with_a_credential_in_them_are_not_sealed() -> None:
 # Each makes a candidate begin again and again that comes to nothing, some of them only far behind: an expression that
 # waits for them at every find takes the square of the length. At this size that is hours.
 HOSTILE = {
+    "words that are encoded": "%41%42?a=b+c ",
+    "one word that is encoded": "%2541",
+    "queries without an end": "?a=",
     "numbers of people that are none": "12345678901 ",
     "numbers of people without a blank": "078-05-",
     "digits that could be cards": "4111 1111 1111 1112 ",

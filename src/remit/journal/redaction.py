@@ -330,9 +330,11 @@ class _Pass:
 
     def text(self, text: str) -> str:
         text = self._found(text)
-        if _may_be_encoded(text.encode(errors="replace")):
-            return _WORD.sub(self._decoded, text)
-        return text
+        if not _may_be_encoded(text.encode(errors="replace")):
+            return text
+        decoded = _WORD.sub(self._decoded, text)
+        # The very same where nothing was found.
+        return text if decoded == text else decoded
 
     def _decoded(self, word: re.Match[str]) -> str:
         """A word of a text; what it says once it is decoded, where that holds something that must not be kept."""
