@@ -47,8 +47,10 @@ class Clock:
         return self.now_us
 
 
-def shop_with(folder: Path, actions: list[dict[str, Any]] | None = None, **more: Any) -> Shop:
-    shop = make_shop(folder, "sqlite:remit.db")
+def shop_with(
+    folder: Path, actions: list[dict[str, Any]] | None = None, *, database: str = "sqlite:remit.db", **more: Any
+) -> Shop:
+    shop = make_shop(folder, database)
     terms: dict[str, Any] = {"policy": RULES, "facts": FACTS, **more}
     shop.contract("refunds", ACTIONS if actions is None else actions, **terms)
     return shop

@@ -62,12 +62,15 @@ FORBID_WRITES = '@id("no-writes") @reason("not today") forbid (principal, action
 HOLD_WRITES = FORBID_WRITES.replace('@id("no-writes")', '@id("ask") @hold("role:care-lead")')
 
 
-def test_the_recorded_terms_come_to_the_recorded_decisions_whatever_these_were(shop: Shop) -> None:
+def test_the_recorded_terms_come_to_the_recorded_decisions_whatever_these_were(tmp_path: Path, database_url: str) -> None:
+    shop = shop_with(tmp_path, database=database_url)
     record_runs(shop, 30)
     result = by(shop, Alternative())
     assert result.decisions > 150
     assert result.reproduced == result.decisions == result.firm.changes["same"]
     assert result.hypothetical.decisions == 0
+    assert by(shop, Alternative(), since_us=1).decisions == result.decisions
+    assert by(shop, Alternative(), last_runs=3).runs <= 3
 
 
 def test_a_new_forbid_denies_what_was_allowed_and_says_what_it_stops(shop: Shop) -> None:
