@@ -109,7 +109,7 @@ _TOKENS = (
     r"|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_A-Za-z0-9]{12,}|\bsk-[-_A-Za-z0-9]{20,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[-A-Za-z0-9_]{16,}"
     r"|\bxox[abprs]-[-A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[-_A-Za-z0-9]{30,}"
-    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|(?i:authorization[\"'\\]*\s*[:=,]\s*[\"'b\\]*[a-z]+\s+[^\s\"'\\]{6,})|://[^\s/:@<]*:[^\s/@<]+@"
+    r"|(?i:\bbearer\s+[-._~+/A-Za-z0-9]{16,}=*)|(?i:authorization[\"'\\]*\s*[:=,]\s*[\"'b\\]*[a-z]+\s+[^\s\"'\\<]{6,})|://[^\s/:@<]*:[^\s/@<]+@"
 )
 _NAMES = r"(?:password|passwd|passwort|passphrase|pwd|secret|api[-_ ]?key)"
 _MEANS = rf"(?:{_NAMES}[\\\"']*\s*(?:is|ist)\s+|(?:{_NAMES}|token)[\\\"']*\s*(?:(?:is|ist)\s*)?[:=]\s*)"

@@ -141,7 +141,8 @@ class Engine:
         standing = self._table.standing(run)
         if standing.status == "closed":
             return self._closed(run)
-        case = self._table.asking(run) if standing.status == "held" else None
+        # An agent that lives elsewhere leaves without parking its run; what it asked waits all the same.
+        case = self._table.asking(run) if standing.status == "held" or standing.elsewhere else None
         if case is not None:
             return RunResult(run=run, outcome="held", case=case)
         if standing.elsewhere:
