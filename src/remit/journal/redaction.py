@@ -299,6 +299,9 @@ def _in_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
+_MOST_PASSES = 8
+
+
 class _Pass:
     """One walk over one value."""
 
@@ -329,12 +332,20 @@ class _Pass:
         return text
 
     def text(self, text: str) -> str:
-        text = self._found(text)
-        if not _may_be_encoded(text.encode(errors="replace")):
-            return text
-        decoded = _WORD.sub(self._decoded, text)
-        # The very same where nothing was found.
-        return text if decoded == text else decoded
+        # What is concealed may bring to light what stood around it: until nothing more is found.
+        for _ in range(_MOST_PASSES):
+            found = self._once(text)
+            if found is text:
+                break
+            text = found
+        return text
+
+    def _once(self, text: str) -> str:
+        """One pass over a text; the very same where nothing was found."""
+        found = self._found(text)
+        if _may_be_encoded(found.encode(errors="replace")):
+            found = _WORD.sub(self._decoded, found)
+        return text if found == text else found
 
     def _decoded(self, word: re.Match[str]) -> str:
         """A word of a text; what it says once it is decoded, where that holds something that must not be kept."""
