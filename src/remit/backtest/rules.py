@@ -27,7 +27,7 @@ from remit.policy.facts import ContextShape, Facts, Reads, joined, record_conver
 from remit.policy.screen import policies, screen
 from remit.policy.session import SessionFacts
 from remit.tools.spec import ToolSpec
-from remit.values import Json, decode, encode
+from remit.values import Json, encode
 
 _BROKEN = re.compile(r"policy `(r[0-9]+)`")
 _REMEMBERED = 4_096
@@ -143,21 +143,22 @@ class Asking:
         found = facts.resource
         values = {**found.attributes, "tenant": found.tenant, "region": found.region}
         attributes = self._attributes(values, ("resource",)) if self._attributes else {}
-        context = encode(self._shape.of(facts))
+        made = self._shape.of(facts)
+        context = encode(made)
         uid = {"type": found.kind, "id": found.id}
         entity = encode([{"uid": uid, "attrs": attributes, "parents": []}])
         key = entity + context
         known = self._known.get(key)
         if known is None:
-            known = self._screened(uid, attributes, context) or self._ask(context, uid, entity)
+            known = self._screened(uid, attributes, made) or self._ask(context, uid, entity)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[key] = known
         return known
 
-    def _screened(self, uid: Json, attributes: Mapping[str, Json], context: bytes) -> tuple[Applied, ...] | None:
+    def _screened(self, uid: Json, attributes: Mapping[str, Json], context: Json) -> tuple[Applied, ...] | None:
         """Which grants and holds apply, where no hard forbid does and nothing is broken: the usual and fastest case."""
-        laid_out = self._screen and self._screen.context(decode(context), attributes)
+        laid_out = self._screen and self._screen.context(context, attributes)
         if self._screen is None or laid_out is None:
             return None
         request: dict[str, Any] = {**self._asked, "resource": uid, "context": encode(laid_out).decode()}
