@@ -18,11 +18,18 @@ import msgspec
 from cedarpy import pst
 
 from remit.contracts.model import Contract
-from remit.contracts.quantities import duration_ms
 from remit.policy.annotations import Rule
 from remit.policy.cedar_schema import AGENT, Record
-from remit.policy.compile import USUAL_WITHIN_MS, Compiled, Granted, principal_of
-from remit.policy.decision import Forbidden, MustHold, Permitted, PolicyDecision, Undecided, agent_entity
+from remit.policy.compile import Compiled, Granted, principal_of
+from remit.policy.decision import (
+    Forbidden,
+    Permitted,
+    PolicyDecision,
+    Undecided,
+    agent_entity,
+    must_hold,
+    reasons_of,
+)
 from remit.policy.facts import ContextShape, Facts, Reads, joined, record_converter
 from remit.policy.screen import policies, screen
 from remit.policy.session import SessionFacts
@@ -75,9 +82,6 @@ class ToolRules:
         """Whether some rule reads that part of the context."""
         return isinstance(self.context, str) or name in self.context
 
-    def reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
-        """What the rules say."""
-        return tuple(self.rules[rule].reason or f"rule `{rule}` says so" for rule in rules)
 
 
 def rules_of(contract: Contract, compiled: Compiled, tool: str, rules: Sequence[Rule]) -> ToolRules:
@@ -218,7 +222,7 @@ def decision(
     seen = [side.rules[name] for name in sorted(applied.rules) if name not in blind]
     hard = tuple(rule.id for rule in seen if not rule.is_permit and rule.hold is None)
     if hard:
-        return Forbidden(rules=hard, reasons=side.reasons(hard))
+        return Forbidden(rules=hard, reasons=reasons_of(side.rules, hard))
     errors = tuple(sorted(error for name, error in applied.errors.items() if name not in blind))
     if errors:
         return Undecided(errors=errors)
@@ -229,21 +233,8 @@ def decision(
     if not grants and not doubt:
         return Forbidden(rules=(), reasons=(f"no grant of `{side.spec.name}` applies",))
     if not doubt and holds:
-        return must_hold(side, holds)
+        return must_hold(side.granted, side.rules, holds)
     doubt = doubt or [rule for rule in unseen if rule.hold is not None]
     if doubt:
         return Untold(because=f"rule `{doubt[0].id}` reads {blind[doubt[0].id]}")
     return Permitted(rules=grants)
-
-
-def must_hold(side: ToolRules, rules: tuple[str, ...]) -> MustHold:
-    """The question that these holds put to a person."""
-    terms = [hold for rule in rules if (hold := side.rules[rule].hold) is not None]
-    approval = side.granted.action.approval
-    usual = duration_ms(approval.within) if approval else USUAL_WITHIN_MS
-    return MustHold(
-        rules=rules,
-        reasons=side.reasons(rules),
-        roles=tuple(each.role for each in terms),
-        expires_ms=min(usual if each.within_ms is None else each.within_ms for each in terms),
-    )

@@ -96,20 +96,13 @@ class How:
 
 def since_us(text: str, now_us: int) -> int:
     """A date, a time or how long ago, as microseconds since the epoch. Raises `RunError` (code `usage`)."""
-    from datetime import UTC, datetime
-
-    from remit.contracts.quantities import duration_ms
+    from remit.cli.times import moment_us
 
     try:
-        return now_us - duration_ms(text) * 1000
-    except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
+        return moment_us(text, now_us)
     except ValueError as error:
         message = f"time `{text}` is none; write `2026-11-25`, `2026-11-25T10:30`, or how long ago, such as `2h`"
         raise RunError(message, code="usage") from error
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
 @spread

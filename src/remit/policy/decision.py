@@ -184,6 +184,24 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...]
 
 
+def reasons_of(rules: Mapping[str, Rule], fired: Sequence[str]) -> tuple[str, ...]:
+    """What the rules that fired say."""
+    return tuple(rules[rule].reason or f"rule `{rule}` says so" for rule in fired)
+
+
+def must_hold(granted: Granted, rules: Mapping[str, Rule], fired: tuple[str, ...]) -> MustHold:
+    """The question that the holds which fired put to a person. `rules`: all rules of the tool, by id."""
+    terms = [hold for rule in fired if (hold := rules[rule].hold) is not None]
+    approval = granted.action.approval
+    usual = duration_ms(approval.within) if approval else USUAL_WITHIN_MS
+    return MustHold(
+        rules=fired,
+        reasons=reasons_of(rules, fired),
+        roles=tuple(each.role for each in terms),
+        expires_ms=min(usual if each.within_ms is None else each.within_ms for each in terms),
+    )
+
+
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
     """One call in the forms that Cedar takes it; `about` is for telling people."""
 
@@ -253,7 +271,7 @@ class _Slice:
     def _decide(self, question: _Question) -> PolicyDecision:
         answer = question.put_to(self.policies)
         if answer.rules and not answer.allows:
-            return Forbidden(rules=answer.rules, reasons=self._reasons(answer.rules))
+            return Forbidden(rules=answer.rules, reasons=reasons_of(self.rules, answer.rules))
         if answer.errors:
             return Undecided(errors=answer.errors)
         return self._allowed(answer) or _ungranted(self._unmet(question))
@@ -264,21 +282,7 @@ class _Slice:
         holds = tuple(rule for rule in answer.rules if self.rules[rule].hold is not None)
         if not (answer.allows and grants):
             return None
-        return self._hold(holds) if holds else Permitted(rules=grants)
-
-    def _reasons(self, rules: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self.rules[rule].reason or f"rule `{rule}` says so" for rule in rules)
-
-    def _hold(self, rules: tuple[str, ...]) -> MustHold:
-        terms = [hold for rule in rules if (hold := self.rules[rule].hold) is not None]
-        approval = self.granted.action.approval
-        usual = duration_ms(approval.within) if approval else USUAL_WITHIN_MS
-        return MustHold(
-            rules=rules,
-            reasons=self._reasons(rules),
-            roles=tuple(each.role for each in terms),
-            expires_ms=min(usual if each.within_ms is None else each.within_ms for each in terms),
-        )
+        return must_hold(self.granted, self.rules, holds) if holds else Permitted(rules=grants)
 
     def _unmet(self, question: _Question) -> str:
         """Which demands of the grant fail. Cedar is asked, so that this can't differ from the decision."""

@@ -15,6 +15,7 @@ from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
+from remit.runs.bounds import closing
 from remit.runs.by_person import commit_by
 from remit.runs.fold import Folded
 from remit.runs.leases import held
@@ -50,7 +51,7 @@ class Closing:
         await state.turns.idle()
         now = self.journal.clock()
         body = {"outcome": outcome, "output": output, "reason": reason}
-        closed = _closed(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
+        closed = closing(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
         self._tell_closed(state.run)
@@ -64,7 +65,7 @@ class Closing:
         if reason is None:
             return None
         body = {"outcome": "denied", "output": None, "reason": reason}
-        closed = _closed(self._redactor, events[0].header.actor, body, now - events[0].header.at)
+        closed = closing(self._redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         self._tell_closed(run)
         return RunResult(run=run, outcome="denied", reason=reason)
@@ -104,23 +105,11 @@ class Closing:
         body = {"outcome": outcome, "output": None, "reason": said, "by": person}
         # A header holds nothing personal.
         actor = self._redactor.pseudonym("person", person)
-        closed = _closed(self._redactor, actor, body, now - events[0].header.at)
+        closed = closing(self._redactor, actor, body, now - events[0].header.at)
         statements = _closing_statements(lease.run, outcome, now)
         await commit_by(person, self.journal, log, [*drafts, closed], statements)
         self._tell_closed(lease.run)
         return RunResult(run=lease.run, outcome=outcome, reason=said)
-
-
-def _closed(redactor: Redactor, actor: str, body: dict[str, Json], took_us: int) -> Draft:
-    shown: Any = redactor.redact(body).value
-    return Draft(
-        type=EventType.RUN_CLOSED,
-        actor=actor,
-        verdict=str(body["outcome"]),
-        body=shown,
-        sealed=redactor.sealed(shown, body),
-        latency_us=max(0, took_us),
-    )
 
 
 def _closing_statements(run: str, outcome: str, now: int) -> list[Statement]:

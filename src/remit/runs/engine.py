@@ -24,6 +24,7 @@ from remit.journal.journal import Journal, RunLog
 from remit.journal.redaction import Redactor
 from remit.journal.vault import RunKeys
 from remit.runs import ending
+from remit.runs.bounds import opening
 from remit.runs.closing import Closing
 from remit.runs.fold import Folded, fold, new_state, note_request, resumed
 from remit.runs.leases import held
@@ -93,7 +94,8 @@ class Engine:
             if known is not None:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
-        opened = self._opening(program, contract, request, on_behalf_of)
+        body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
+        opened = opening(self._redactor, program.authority, body)
         if traceparent is not None:
             # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
             opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
@@ -336,18 +338,6 @@ class Engine:
             lease_us=LEASE_US,
             retention_us=duration_ms(contract.retention) * 1000,
             erase_after_us=None if contract.erase_after is None else duration_ms(contract.erase_after) * 1000,
-        )
-
-    def _opening(self, program: Program, contract: str, request: Json, on_behalf_of: str | None) -> Draft:
-        authority = program.authority
-        body = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        shown = self._redactor.redact(body).value
-        return Draft(
-            type=EventType.RUN_OPENED,
-            actor=authority.principal,
-            refs={"release": authority.release, "policy": authority.policy.digest},
-            body=shown,
-            sealed=self._redactor.sealed(shown, body),
         )
 
     def _opened(self, row: RunRow) -> str | None:

@@ -24,12 +24,13 @@ from remit.gate.call import Call, Proposal, RunState
 from remit.gate.gate import Gate, not_used, take_in_result
 from remit.gate.verdicts import Allow, Carried, Completed, Failed, Reject, Unknown, Verdict
 from remit.identity.tokens import TokenIssuer
-from remit.journal.events import Draft, EventType
+from remit.journal.events import Draft
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
 from remit.limits.rules import compile_limits
 from remit.policy.decision import PolicyDecisionPoint
 from remit.policy.session import PastCall
+from remit.runs.bounds import closing, opening
 from remit.runs.fold import new_state, note_request
 from remit.runs.program import Program
 from remit.runs.table import LEASE_US, RunTable
@@ -139,7 +140,8 @@ class ImportedRuns:
         for number, step in enumerate(recording.steps, start=1):
             proposal = Proposal(tool=step.tool, args=step.args, step=str(number), token=token)
             drafts += await self._step(state, proposal, step)
-        drafts.append(self._closing(state, recording, len(drafts)))
+        ended: dict[str, Json] = {"outcome": IMPORTED, "output": recording.output, "reason": ""}
+        drafts.append(closing(state.redactor, state.authority.principal, ended, 0))
         opened = rows.open_run(self._row(state, key, recording), self._table.now_us)
         closed = rows.close_run(run, IMPORTED, self._journal.clock())
         await self._journal.append(log, *drafts, statements=[keys, opened, closed])
@@ -165,31 +167,13 @@ class ImportedRuns:
 
     def _opening(self, state: RunState, recording: ForeignRecording) -> Draft:
         authority = state.authority
-        body = {
+        body: dict[str, Json] = {
             "contract": authority.contract.contract,
             "request": recording.request,
             "on_behalf_of": None,
             IMPORTED: dict(recording.about),
         }
-        shown = state.redactor.redact(body).value
-        return Draft(
-            type=EventType.RUN_OPENED,
-            actor=authority.principal,
-            refs={"release": authority.release, "policy": authority.policy.digest},
-            body=shown,
-            sealed=state.redactor.sealed(shown, body),
-        )
-
-    def _closing(self, state: RunState, recording: ForeignRecording, before: int) -> Draft:
-        body = {"outcome": IMPORTED, "output": recording.output, "reason": "", "events": before + 1}
-        shown = state.redactor.redact(body).value
-        return Draft(
-            type=EventType.RUN_CLOSED,
-            actor=state.authority.principal,
-            verdict=IMPORTED,
-            body=shown,
-            sealed=state.redactor.sealed(shown, body),
-        )
+        return opening(state.redactor, authority, body)
 
     async def _step(self, state: RunState, proposal: Proposal, step: ForeignStep) -> list[Draft]:
         """The decision of a call by the gate as it is, and what became of it as the recording has it."""
