@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from sqlalchemy.engine import make_url
 
@@ -60,10 +60,12 @@ from remit.releases.releases import SCOPE as APPROVE_RELEASES
 from remit.releases.releases import Releases
 from remit.runs.closing import SCOPE as CLOSE_RUNS
 from remit.runs.closing import Closing
-from remit.runs.engine import Engine
+from remit.runs.engine import Engine, RunOptions
 from remit.runs.foreign import ForeignAgent
 from remit.runs.importing import ImportedRuns
 from remit.runs.program import Program, RunResult
+from remit.runs.queue import RunQueue
+from remit.runs.schedules import Schedules
 from remit.runs.table import RunTable
 from remit.storage.database import Database
 from remit.tools.spec import Connection, Tool
@@ -121,6 +123,7 @@ class Remit:
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
         self._live = self._live_traces()
         self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
+        self._queue = RunQueue(self.database, tenant=self.tenant, clock=clock, opener=self._table.opener)
 
     async def __aenter__(self) -> Self:
         return self
@@ -165,12 +168,17 @@ class Remit:
         """Opens and drives runs."""
         return Engine(
             table=self._table,
+            queue=self._queue,
             closing=self._closing,
             gate=self.pipeline,
             issuer=self.issuer,
-            redactor=self.redactor,
             programs=self._undo_programs,
         )
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Opens the runs that contracts schedule."""
+        return Schedules(self.engine, lambda: self._programs.schedules, self.clock)
 
     @cached_property
     def undoing(self) -> Undoing:
@@ -350,26 +358,19 @@ class Remit:
         self,
         contract: str,
         request: Json,
-        *,
-        on_behalf_of: str | None = None,
-        request_key: str | None = None,
-        traceparent: str | None = None,
+        **opening: Unpack[RunOptions],
     ) -> RunResult:
         """Open a run of a contract for a request and drive it as far as it goes now.
 
-        `traceparent`: the caller's span (W3C Trace Context), below which the run's trace then stands.
         Raises `RunError` (code `no_workflow`) for a contract whose agent Remit does not run itself.
         """
-        authority = self.program(contract).authority
         if self.program(contract).workflow is None:
             raise RunError(
-                f"contract `{contract}` is of style `{authority.contract.style}`, and so far Remit itself runs only "
-                f"`workflow`; let its agent propose its calls through `Remit.gate(\"{contract}\")`",
+                f"contract `{contract}` has no `workflow.py`, so its agent lives elsewhere; let it propose its calls "
+                f"through `Remit.gate(\"{contract}\")`, or write one",
                 code="no_workflow",
             )
-        run = await self.engine.open(
-            contract, request, on_behalf_of=on_behalf_of, request_key=request_key, traceparent=traceparent
-        )
+        run = await self.engine.open(contract, request, **opening)
         return await self.engine.drive(run)
 
     def gate(self, contract: str, *, on_behalf_of: str | None = None) -> ForeignAgent:

@@ -20,7 +20,7 @@ import msgspec
 from remit.contracts.document import Unreadable, read_text
 from remit.contracts.files import WORKFLOW_FILE
 from remit.contracts.load import LoadedContract, load_contract
-from remit.contracts.model import Action, Budget, Contract
+from remit.contracts.model import Action, Budget, Contract, Schedule
 from remit.contracts.project import Project
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, per_mille
 from remit.errors import ConfigError, RunError
@@ -68,6 +68,34 @@ class ProjectPrograms:
     def tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
         return load_tools(self._project.tools.modules, self._project.folder)
+
+    def at_once(self) -> Mapping[str, int]:
+        """How many runs of a contract may be driven at once, where it says so; one that is wrong says nothing."""
+        return self._at_once
+
+    @cached_property
+    def _at_once(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in self.contract_names:
+            with suppress(ConfigError):
+                most = self._read(name).contract.at_once
+                if most is not None:
+                    found[name] = most
+        return found
+
+    @cached_property
+    def schedules(self) -> Mapping[str, Sequence[Schedule]]:
+        """When contracts open runs by themselves."""
+        found: dict[str, Sequence[Schedule]] = {}
+        for name in self.contract_names:
+            with suppress(ConfigError):
+                found[name] = self._read(name).contract.schedule
+        return found
+
+    @property
+    def contract_names(self) -> list[str]:
+        """The names of the project's contracts, readable or not."""
+        return [folder.name for folder in self._project.contracts]
 
     def all_tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
@@ -133,7 +161,7 @@ class ProjectPrograms:
             bundle=bundle,
             input_validator=loaded.input_validator,
             output_validator=loaded.output_validator,
-            workflow=getattr(module, loaded.entry) if _is_run_here(loaded) and loaded.entry else None,
+            workflow=getattr(module, loaded.entry) if loaded.entry else None,
             texts=dict(_texts(loaded, [*self.tools.values(), *granted.values()])),
         )
 
@@ -181,11 +209,6 @@ def _texts(loaded: LoadedContract, tools: Iterable[Tool]) -> Iterator[tuple[str,
         with suppress(ConfigError, Unreadable, OSError):
             text = path.read_bytes()
             yield expected, text if hashlib.sha256(text).hexdigest() == expected else _digested_text(path, expected)
-
-
-def _is_run_here(loaded: LoadedContract) -> bool:
-    """Whether Remit itself runs the contract's agent: so far it does for `workflow` alone."""
-    return loaded.contract.style == "workflow"
 
 
 def _with_models(contract: Contract) -> list[Action]:

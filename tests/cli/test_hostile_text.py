@@ -142,7 +142,7 @@ def test_a_worker_goes_on_past_a_hostile_reason(shop: Shop) -> None:
         await opened_remit.cases.decide(opened["case"], Decision.DENIED, token=token, reason=HOSTILE)
 
     with_remit(shop, decide)
-    assert_shown(remit(shop, "work", "--once"), HOSTILE)
+    assert_shown(remit(shop, "worker", "--once"), HOSTILE)
 
 
 @pytest.mark.parametrize("do", ["escalate", "propose", "ask", "return"])

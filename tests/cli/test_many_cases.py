@@ -71,9 +71,9 @@ def test_many_are_decided_alike_and_the_rest_is_left(shop: Shop) -> None:
     cases, escalated = asked(shop, 3), start(shop, "escalate", "why")["case"]
     said = remit(shop, "deny", "--all", "--rule", RULE, "--as", "lee", "--reason", "a bad batch", "--yes")
     assert "3 of 3 cases denied by person/lee" in said
-    assert "`remit work` goes on with their runs" in said
+    assert "`remit worker` goes on with their runs" in said
     assert open_cases(shop) == {escalated}
-    assert remit(shop, "work", "--once").count(": a bad batch\n") == 3
+    assert remit(shop, "worker", "--once").count(": a bad batch\n") == 3
     assert "1 of 1 case resolved" in remit(shop, "resolve", "--all", "--as", "lee", "--yes")
     assert open_cases(shop) == set[str]()
     assert len(remit_json(shop, "cases", "--status", "denied")) == len(cases)
@@ -84,7 +84,7 @@ def test_many_are_approved_by_run_and_contract(shop: Shop) -> None:
     assert "0 cases" in remit(shop, "approve", "--all", "--contract", "away", "--as", "lee", "--yes")
     remit(shop, "approve", "--all", "--run", first["run"][:12], "--as", "lee", "--yes")
     assert open_cases(shop) == {second["case"]}
-    assert f"{first['run']} completed" in remit(shop, "work", "--once")
+    assert f"{first['run']} completed" in remit(shop, "worker", "--once")
 
 
 def test_what_can_not_be_decided_is_said_once_with_its_reason(shop: Shop) -> None:

@@ -53,11 +53,11 @@ def change_contract(shop: Shop) -> None:
 def test_a_run_whose_system_is_away_waits_and_says_that_it_goes_on_by_itself(shop: Shop) -> None:
     said = remit(shop, "run", "lending", "{}")
     assert "waiting the system of record could not be reached" in said
-    assert "`remit work` goes on with it by itself" in said
-    assert "waiting the system of record" in remit(shop, "work", "--once")
+    assert "`remit worker` goes on with it by itself" in said
+    assert "waiting the system of record" in remit(shop, "worker", "--once")
     (shop.folder / "store-is-away").unlink()
-    assert " completed" in remit(shop, "work", "--once")
-    assert remit(shop, "work", "--once") == "no run waits for a worker\n"
+    assert " completed" in remit(shop, "worker", "--once")
+    assert remit(shop, "worker", "--once") == "no run waits for a worker\n"
 
 
 def test_a_put_off_decision_is_no_denial(shop: Shop) -> None:
@@ -66,20 +66,20 @@ def test_a_put_off_decision_is_no_denial(shop: Shop) -> None:
     assert "· waiting ·" in shown.splitlines()[0]
     assert "not decided: the system of record could not be reached, and nothing was done" in shown
     assert "; tried again later" in shown
-    assert "waiting  `remit work` goes on with it by itself" in shown
+    assert "waiting  `remit worker` goes on with it by itself" in shown
     assert "deny" not in shown
 
 
 def test_a_story_tells_once_what_was_tried_again_and_again(shop: Shop) -> None:
     run = wait(shop)
     for _ in range(3):
-        remit(shop, "work", "--once")
+        remit(shop, "worker", "--once")
     shown = remit(shop, "show", run)
     assert shown.count("not decided") == 1
     assert "tried 4 times, and again later" in shown
     assert "the run went on" not in shown
     (shop.folder / "store-is-away").unlink()
-    remit(shop, "work", "--once")
+    remit(shop, "worker", "--once")
     shown = remit(shop, "show", run)
     assert shown.index("tried 4 times") < shown.index("the run went on") < shown.index("allow")
 
@@ -100,7 +100,7 @@ def test_a_waiting_run_is_as_bright_as_whatever_waits(shop: Shop) -> None:
 def test_runs_that_can_not_go_on_are_listed_with_why_and_work_ends_in_an_error(shop: Shop) -> None:
     run = wait(shop)
     change_contract(shop)
-    said = remit(shop, "work", "--once", code=3)
+    said = remit(shop, "worker", "--once", code=3)
     assert f"{run} stuck the run began under release" in said
     assert "1 run can't go on" in said
     [row] = remit_json(shop, "runs", "--outcome", "stuck")

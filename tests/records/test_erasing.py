@@ -85,7 +85,7 @@ def test_nothing_can_be_done_with_an_erased_run(shop: Shop) -> None:
     assert "case_closed" in remit(shop, "resolve", case, "--as", "lee", code=1)
     assert "erased" in remit(shop, "case", case, "--as", "lee", code=1)
     assert "run_closed" in remit(shop, "close", run, "--as", "lee", code=1)
-    assert "no run waits for a worker" in remit(shop, "work", "--once")
+    assert "no run waits for a worker" in remit(shop, "worker", "--once")
     again = remit(shop, "erase", "--run", run, *AS, "--yes", code=3)
     assert "it is erased already" in again
     assert len(erased(shop)) == 1

@@ -151,7 +151,7 @@ def test_the_command_says_what_it_does_and_a_worker_does_it_too(shop: Shop) -> N
     assert "0 runs erased, originals of 1 run dropped, 0 kept" in said
     assert "nothing is due" in remit(shop, "retention")
     second = start(shop, "none")
-    assert f"{second} originals dropped" in remit(shop, "work", "--once")
+    assert f"{second} originals dropped" in remit(shop, "worker", "--once")
 
 
 class Heard(logging.Handler):

@@ -15,8 +15,9 @@ from remit.identity.people import People
 from remit.identity.principals import Person, may_decide
 from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
-from remit.journal.journal import Journal
+from remit.journal.journal import Journal, RunLog
 from remit.journal.redaction import Redactor
+from remit.runs import questions
 from remit.runs.by_person import commit_by
 from remit.runs.program import Programs
 from remit.storage import rows, schema
@@ -39,6 +40,8 @@ class Decision(StrEnum):
     DENIED = "denied"
     RESOLVED = "resolved"
     """An escalation or an unknown outcome was handled outside of Remit."""
+    ANSWERED = "answered"
+    """A question of a run was answered; `Cases.answer` says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,9 @@ class CaseFilter(TypedDict, total=False):
     """Which cases are meant; what is left out does not matter. `status` is `open` unless it says otherwise."""
 
     status: str | None
-    """`open`, `approved`, `denied`, `resolved`, `expired`, `withdrawn`; `None` for all."""
+    """`open`, `approved`, `denied`, `resolved`, `answered`, `expired`, `withdrawn`; `None` for all."""
     kind: str | None
-    """`approval`, `escalation`, `unknown`, or the code of what kept a run from going on."""
+    """`approval`, `question`, `escalation`, `unknown`, or the code of what kept a run from going on."""
     queue: str | None
     run: str | None
     contract: str | None
@@ -93,9 +96,12 @@ class CaseResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Revealed:
-    """The originals of a case: of the run's request, and of the call that it asks about, if it is about one."""
+    """The originals of a case: of the run's request, and of the call or the draft that it asks about."""
 
     request: Json
+    draft: Json = None
+    answer: Mapping[str, Any] | None = None
+    """The JSON Schema that an answer must meet, if it asks for one."""
     args: Json = None
     resource: Json = None
 
@@ -176,6 +182,41 @@ class Cases:
         _check_open(case, now)
         return await _behind_the_worker(lambda: self._decide(case, decision, person, reason, now))
 
+    async def answer(self, case_id: str, answer: Json, *, token: str, reason: str = "") -> Case:
+        """Answer what a run asks, as the person that `token` belongs to; the run goes on with the answer.
+
+        Raises what `decide` raises, and `CaseError` (code `answer_invalid`) for what does not meet what was asked for.
+        """
+        now = self._journal.clock()
+        person = self._people.holder(token, SCOPE, now)
+        case = self.get(case_id)
+        _check_open(case, now)
+        if self._redactor.holds_credential(answer):
+            raise CaseError("the answer holds a credential of the gateway", code="answer_invalid")
+        return await _behind_the_worker(lambda: self._answer(case, answer, person, reason, now))
+
+    async def _answer(self, case: Case, answer: Json, person: Person, reason: str, now: int) -> Case:
+        log, events = self._journal.reopen(case.run)
+        asked = _original(case, _opening(case, events))
+        self._check_may_decide(case, person, events)
+        problem = questions.problem_of(asked["answer"], answer)
+        if problem:
+            raise CaseError(f"case `{case.case}`: {problem}", code="answer_invalid")
+        self._check_at_hand(case, events)
+        own = redactor_of(self._redactor, events)
+        given = questions.answer_body(asked.get("draft"), answer)
+        shown: dict[str, Json] = own.redact(given).value
+        said = {"case": case.case, "decision": Decision.ANSWERED.value, "by": person.principal, "reason": own.text(reason)}
+        draft = Draft(
+            type=EventType.CASE_DECIDED,
+            actor=self._redactor.pseudonym("person", person.principal),
+            span=case.step,
+            body={**said, **shown},
+            sealed=own.sealed(shown, given),
+            verdict=Decision.ANSWERED,
+        )
+        return await self._commit(case, draft, person, log, now)
+
     async def reveal(self, case_id: str, *, token: str) -> Revealed:
         """What is redacted for everybody else, to a person who may decide the case. That they were shown it is on record.
 
@@ -207,7 +248,10 @@ class Cases:
             self._check_at_hand(case, events)
         said = redactor_of(self._redactor, events).text(reason)
         draft = self._draft(case, question, decision, person, said)
-        closing = rows.decide_case(case.case, decision, person.principal, now)
+        return await self._commit(case, draft, person, log, now)
+
+    async def _commit(self, case: Case, draft: Draft, person: Person, log: RunLog, now: int) -> Case:
+        closing = rows.decide_case(case.case, draft.verdict, person.principal, now)
         try:
             await commit_by(
                 person.principal, self._journal, log, [draft], [closing, rows.make_ready(case.run, now)]
@@ -234,8 +278,8 @@ class Cases:
         self, case: Case, question: Mapping[str, Any], decision: Decision, person: Person, reason: str
     ) -> Draft:
         approval = case.kind == "approval"
-        if approval == (decision is Decision.RESOLVED):
-            ways = "approve or deny it" if approval else "resolve it"
+        if case.kind == questions.QUESTION or approval == (decision is Decision.RESOLVED):
+            ways = "answer it" if case.kind == questions.QUESTION else "approve or deny it" if approval else "resolve it"
             raise CaseError(f"case `{case.case}` is of kind `{case.kind}`; {ways}", code="case_wrong_decision")
         body = {
             "case": case.case,
@@ -254,11 +298,18 @@ class Cases:
         )
 
     def _check_may_decide(self, case: Case, person: Person, events: list[Event]) -> None:
-        """Rules that ask different roles ask for somebody who holds all of them."""
+        """Rules that ask different roles ask for somebody who holds all of them.
+
+        An answer is no permission, so that who asked for the run may give it too.
+        """
         opened: Mapping[str, Any] = events[0].sealed or events[0].body
+        if case.roles == (person.principal,):
+            return
+        requester = (events[0].header.actor, opened.get("on_behalf_of"))
+        asker, behalf = (None, None) if case.kind == questions.QUESTION else requester
         asked = [(role,) for role in dict.fromkeys(case.roles)] or [self._people.roles_of(case.queue)]
         for roles in asked:
-            refused = may_decide(person, roles, events[0].header.actor, opened.get("on_behalf_of"), None)
+            refused = may_decide(person, roles, asker, behalf, None)
             if refused is not None:
                 raise CaseError(refused.message, code=refused.code)
 
@@ -292,11 +343,23 @@ async def _behind_the_worker(write: Callable[[], Awaitable[T]]) -> T:
 
 def _revealed(case: Case, events: list[Event]) -> Revealed:
     request = _original(case, events[0])["request"]
+    if case.kind == questions.QUESTION:
+        asked = _original(case, _opening(case, events))
+        return Revealed(request=request, draft=asked["draft"], answer=asked["answer"])
     for event in reversed(events):
         if event.type is EventType.CALL_DECIDED and event.header.span == case.step:
             original = _original(case, event)
             return Revealed(request=request, args=original["args"], resource=original["resource"])
     return Revealed(request=request)
+
+
+def _opening(case: Case, events: list[Event]) -> Event:
+    """The event that asked the question."""
+    for event in reversed(events):
+        body: Mapping[str, Any] = event.body or {}
+        if event.type is EventType.CASE_OPENED and body.get("case") == case.case and body.get("kind") == questions.QUESTION:
+            return event
+    raise CaseError(f"case `{case.case}` asks no question; it is of kind `{case.kind}`", code="case_wrong_decision")
 
 
 def _original(case: Case, event: Event) -> Mapping[str, Any]:
@@ -320,7 +383,7 @@ def _check_open(case: Case, now: int) -> None:
     if case.expires_at is not None and now > case.expires_at:
         raise CaseError(
             f"case `{case.case}` has expired: nobody decided in time, so its call is denied and nothing is carried out; "
-            f"run `{case.run}` ends or goes on without it (`remit work`), and a new run would ask anew",
+            f"run `{case.run}` ends or goes on without it (`remit worker`), and a new run would ask anew",
             code="case_expired",
         )
 

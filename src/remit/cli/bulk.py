@@ -52,7 +52,7 @@ async def decide_all(remit: Remit, cases: list[Case], decision: Decision, person
         lines = [line(f"{decided:,} of {_cases(len(done))} ", (decision, style_of(decision)), f" by person/{person}")]
         lines += _not_decided(done)
         if decided and decision != "resolved":
-            lines.append(line(("`remit work` goes on with their runs", "dim")))
+            lines.append(line(("`remit worker` goes on with their runs", "dim")))
         print_lines(lines)
     return decided == len(done)
 

@@ -108,7 +108,7 @@ class CasePage:
     def _handed_over(self) -> Iterator[Text]:
         """What a person who takes over starts from."""
         yield from self._request()
-        draft = self.question.get("draft")
+        draft = self.question.get("draft") if self.revealed is None else self.revealed.draft or self.question.get("draft")
         if draft is not None:
             yield Text("")
             yield from self._fact("its draft", "", style="bold")
@@ -136,7 +136,10 @@ class CasePage:
     def _hides(self) -> bool:
         """Whether something that is shown stands in place of an original which is still there."""
         hiding, names = self.events[0], ("request",)
-        if self.question.get("shown"):
+        if self.case.kind == "question":
+            hiding = [e for e in self.events if e.type == "case.opened" and e.header.span == self.case.step][-1]
+            names = ("draft", "reason")
+        elif self.question.get("shown"):
             names = ("args", "resource")
             hiding = [e for e in self.events if e.type == "call.decided" and e.header.span == self.case.step][-1]
         shown: dict[str, Any] = hiding.body or {}
@@ -164,10 +167,14 @@ class CasePage:
     def _ways(self) -> Iterator[Text]:
         case, status = self.case, status_of(self.case, self.now)
         if status == "expired":
-            said = "nobody decided in time; `remit work` lets the run go on without it"
+            said = "nobody decided in time; `remit worker` lets the run go on without it"
             yield from hanging(line("  "), line(said if case.status == "open" else "nobody decided in time"), 4, self.width)
         elif status != "open":
             yield line(f"  see `remit show {case.run}`")
+        elif case.kind == "question":
+            yield line("  answer with")
+            how = "--edit" if self.question.get("draft") is not None else "ANSWER"
+            yield line("    ", (f"remit answer {case.case} {how} --as PERSON", "bold"))
         elif case.kind == "approval":
             yield line("  decide with")
             for command in ("approve", "deny"):

@@ -1,4 +1,4 @@
-"""`remit cases`, `case`, `approve`, `deny`, `resolve`."""
+"""`remit cases`, `case`, `approve`, `deny`, `answer`, `resolve`."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class Status(StrEnum):
     APPROVED = "approved"
     DENIED = "denied"
     RESOLVED = "resolved"
+    ANSWERED = "answered"
     EXPIRED = "expired"
     WITHDRAWN = "withdrawn"
     ALL = "all"
@@ -219,6 +220,56 @@ def resolve(
     For escalations, for runs that ended in trouble, and for calls of which nobody knew whether they happened.
     """
     _decide("resolved", _Deciding(case=case, many=many, by=by, reason=reason), project)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """What is answered, and how it is given."""
+
+    answer: Annotated[
+        str | None,
+        typer.Argument(metavar="ANSWER", help="The answer: a text, or JSON where it is no text; `-` reads it from standard input."),
+    ] = None
+    draft: Annotated[bool, typer.Option("--draft", help="Take the run's draft as it is.")] = False
+    edit: Annotated[bool, typer.Option("--edit", help="Edit the run's draft, as JSON, in $EDITOR.")] = False
+
+    def check(self) -> None:
+        """Raises `typer.BadParameter` unless it says one answer."""
+        if (self.answer is not None) + self.draft + self.edit != 1:
+            raise typer.BadParameter("give an ANSWER, or `--draft` to take the run's draft, or `--edit` to edit it")
+
+
+@spread
+def answer(
+    *,
+    case: CaseArgument,
+    answering: Answering,
+    by: AsOption,
+    reason: ReasonOption = "",
+    json: JsonTimesOption = False,
+    project: ProjectOption = None,
+) -> None:
+    """Answer what a run asks; the run goes on with the answer.
+
+    The run may bring a draft to start from. What is changed of it is kept on record as the difference.
+    """
+    answering.check()
+
+    async def use(remit: Remit) -> Case:
+        from remit.cli.answers import read_answer
+        from remit.cli.lookup import find, find_person
+
+        person, found = find_person(remit, by), find(remit, "case", case)
+        given = await read_answer(remit, found, person, answering)
+        return await remit.cases.answer(found, given, token=remit.person_token(person), reason=reason)
+
+    answered = with_remit(project, use)
+    with reporting(f"{answered.case} is answered"):
+        if json:
+            print_json(asdict(answered))
+        else:
+            said = f" by {answered.decided_by}; `remit worker` goes on with {answered.run}"
+            print_lines([line((answered.case, "bold"), " ", ("answered", style_of("answered")), said)])
 
 
 @dataclass(frozen=True, kw_only=True)

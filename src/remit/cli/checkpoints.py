@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,30 +102,40 @@ def publish(
     """
 
     async def use(remit: Remit) -> None:
-        import asyncio
-        import signal
+        from remit.cli.workers import stopped_by_signal
 
-        from remit.errors import ConfigError
-        from remit.journal.proofs import Proofs
-        from remit.journal.tile_server import TileServer
-
-        host, _, port = listen.rpartition(":")
-        try:
-            server = TileServer((host.strip("[]") or "127.0.0.1", int(port)), Proofs(remit.database, remit.tenant))
-        except (OSError, ValueError, OverflowError) as error:
-            raise ConfigError(f"can't listen on `{listen}`: {error}; name another `--listen HOST:PORT`") from error
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        head = await remit.sequencer.integrate()
-        where = f"http://{listen}/checkpoint"
-        say(f"serving the tree of {head.size} events at {where}", (" · stop with Ctrl-C", "dim"))
-        serving = asyncio.get_running_loop().run_in_executor(None, server.serve_forever)
-        await stop.wait()
-        server.shutdown()
-        await serving
-        server.server_close()
+        stop = stopped_by_signal()
+        async with serving(remit, listen) as size:
+            where = f"http://{listen}/checkpoint"
+            say(f"serving the tree of {size} events at {where}", (" · stop with Ctrl-C", "dim"))
+            await stop.wait()
 
     with_remit(project, use)
+
+
+@asynccontextmanager
+async def serving(remit: Remit, listen: str) -> AsyncGenerator[int, None]:
+    """Serve the tree over HTTP while the block lasts; gives its size at the start. Raises `ConfigError`."""
+    import asyncio
+
+    from remit.errors import ConfigError
+    from remit.journal.proofs import Proofs
+    from remit.journal.tile_server import TileServer
+
+    host, _, port = listen.rpartition(":")
+    try:
+        server = TileServer((host.strip("[]") or "127.0.0.1", int(port)), Proofs(remit.database, remit.tenant))
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"can't listen on `{listen}`: {error}; name another `--listen HOST:PORT`") from error
+    try:
+        head = await remit.sequencer.integrate()
+        answering = asyncio.get_running_loop().run_in_executor(None, server.serve_forever)
+        try:
+            yield head.size
+        finally:
+            server.shutdown()
+            await answering
+    finally:
+        server.server_close()
 
 

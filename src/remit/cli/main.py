@@ -26,6 +26,7 @@ from remit.cli import (
     runs,
     undo,
     verify,
+    workers,
 )
 from remit.errors import RemitError
 from remit.terminal import print_text, say_error
@@ -83,7 +84,9 @@ _add(
     "remit run it-tickets '{\"issue\": 12}'",
     "remit run it-tickets '{\"issue\": 12}' --on-behalf-of ann --key ticket-12",
 )
-_add(RUN, "work", runs.work, "remit work --once")
+_add(RUN, "submit", runs.submit, "remit submit it-tickets '{\"issue\": 12}' --priority high")
+_add(RUN, "worker", workers.worker, "remit worker --once", "remit worker --at-once 32")
+_add(RUN, "serve", workers.serve, "remit serve --listen 0.0.0.0:8780")
 _add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
 _add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
 _add(
@@ -105,6 +108,13 @@ _add(
     cases.deny,
     "remit deny 9428 --as lee --reason 'not the owner of the account'",
     "remit deny --all --rule autonomy:directory.reset_access --as lee",
+)
+_add(
+    DECIDE,
+    "answer",
+    cases.answer,
+    "remit answer 568c 'ask the carrier first' --as sam",
+    "remit answer 568c --edit --as sam",
 )
 _add(DECIDE, "resolve", cases.resolve, "remit resolve 568c --as sam --reason 'sorted by hand'")
 _add(RECORD, "verify", verify.verify, "remit verify", "remit verify --from checkpoint.txt")

@@ -202,7 +202,7 @@ def retention(
     """Destroy what contracts keep no longer.
 
     Originals after `retention`, whole runs after `erase_after`, never what a legal hold keeps.
-    `remit work` does the same once a day.
+    `remit worker` does the same once a day.
     """
 
     async def use(remit: Remit) -> RetentionReport:

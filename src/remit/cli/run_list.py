@@ -41,7 +41,7 @@ def result_lines(result: RunResult) -> list[Text]:
     said = f" {result.reason}" if result.reason else ""
     lines = [line((result.run, "bold"), " ", (result.outcome, style_of(result.outcome)), said)]
     if result.outcome == "waiting":
-        lines.append(line("  `remit work` goes on with it by itself; don't start it again"))
+        lines.append(line("  `remit worker` goes on with it by itself; don't start it again"))
     return lines
 
 

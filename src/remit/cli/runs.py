@@ -1,4 +1,4 @@
-"""`remit run`, `work`, `runs`, `show`, `close`."""
+"""`remit run`, `submit`, `runs`, `show`, `close`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli.options import MOST, spread
+from remit.contracts.urgency import Urgency
 from remit.terminal import (
     JsonOption,
     JsonTimesOption,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from remit.app import Remit
     from remit.journal.events import Event
     from remit.records.remains import Loss
-    from remit.runs.engine import RunResult
+    from remit.runs.engine import RunOptions, RunResult
+    from remit.values import Json
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Id of a run, or the start of one.", show_default=False)
@@ -73,6 +75,21 @@ class Opening:
             metavar="TEXT", help="The caller's span (W3C Trace Context), below which the run stands.", envvar="TRACEPARENT"
         ),
     ] = None
+    priority: Annotated[
+        Urgency | None, typer.Option(metavar="PRIORITY", help=f"How urgent it is to workers: {', '.join(Urgency)}.")
+    ] = None
+
+    def options(self, remit: Remit) -> RunOptions:
+        """What the engine is told of it."""
+        from remit.cli.lookup import find_person
+
+        behalf = None if self.on_behalf_of is None else f"person/{find_person(remit, self.on_behalf_of)}"
+        return {
+            "on_behalf_of": behalf,
+            "request_key": self.key,
+            "traceparent": self.traceparent,
+            "priority": self.priority,
+        }
 
 
 @spread
@@ -89,12 +106,7 @@ def run(
     """Run a contract for one request."""
 
     async def use(remit: Remit) -> RunResult:
-        from remit.cli.lookup import find_person
-        from remit.values import parse
-
-        behalf = None if opening.on_behalf_of is None else f"person/{find_person(remit, opening.on_behalf_of)}"
-        given = parse(sys.stdin.read() if request == "-" else request)
-        return await remit.run(contract, given, on_behalf_of=behalf, request_key=opening.key, traceparent=opening.traceparent)
+        return await remit.run(contract, _given(request), **opening.options(remit))
 
     result = with_remit(project, use)
     with reporting(f"{result.run} is {result.outcome}, see `remit show {result.run}`"):
@@ -103,6 +115,36 @@ def run(
         else:
             _print_result(result)
     raise typer.Exit(0 if result.outcome in ("completed", "held", "escalated", "waiting") else 3)
+
+
+@spread
+def submit(
+    *,
+    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)],
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
+    ],
+    opening: Opening,
+    json: JsonOption = False,
+    project: ProjectOption = None,
+) -> None:
+    """Put a run into the queue, for a worker to drive."""
+
+    async def use(remit: Remit) -> str:
+        return await remit.engine.enqueue(contract, _given(request), **opening.options(remit))
+
+    found = with_remit(project, use)
+    with reporting(f"{found} is in the queue"):
+        if json:
+            print_json({"run": found})
+        else:
+            print_lines([line((found, "bold"), " is in the queue; `remit worker` drives it")])
+
+
+def _given(request: str) -> Json:
+    from remit.values import parse
+
+    return parse(sys.stdin.read() if request == "-" else request)
 
 
 def _print_result(result: RunResult) -> None:
@@ -114,62 +156,6 @@ def _print_result(result: RunResult) -> None:
     print_lines(lines)
     if result.output is not None:
         print_json(result.output)
-
-
-def work(
-    once: Annotated[bool, typer.Option("--once", help="Drive what is waiting now, then stop.")] = False,
-    project: ProjectOption = None,
-) -> None:
-    """Drive runs that wait for a worker.
-
-    Approved ones, expired ones, and those that a dead worker left. Once a day it also destroys what contracts keep no
-    longer (`remit retention`).
-    """
-
-    async def use(remit: Remit) -> int:
-        import asyncio
-        import signal
-
-        if once:
-            stuck = await _drive_waiting(remit)
-            await _enforce_retention(remit)
-            return stuck
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        say(("working; stop with Ctrl-C", "dim"))
-        await asyncio.gather(remit.engine.work(stop), remit.retention.daily(stop))
-        return 0
-
-    stuck = with_remit(project, use)
-    if stuck:
-        text = f"{stuck} run{'' if stuck == 1 else 's'} can't go on; `remit runs --outcome stuck` lists them with why"
-        print_lines([line(text)], stderr=True)
-        raise typer.Exit(3)
-
-
-async def _enforce_retention(remit: Remit) -> None:
-    """What a worker does once a day, where each look of it is a process of its own."""
-    report = await remit.retention.enforce()
-    with reporting("what was destroyed is on the register"):
-        for done, runs in (("erased", report.erased), ("originals dropped", report.dropped)):
-            print_lines([line((run.run, "bold"), f" {done}") for run in runs])
-    if report.left:
-        print_lines([line(report.left)], stderr=True)
-
-
-async def _drive_waiting(remit: Remit) -> int:
-    """Drive each run that waits and say what became of it; how many can't go on."""
-    from remit.cli.run_list import result_lines
-
-    outcomes: list[str] = []
-    async for result in remit.engine.drive_waiting():
-        outcomes.append(result.outcome)
-        with reporting(f"{result.run} is {result.outcome}"):
-            print_lines(result_lines(result))
-    if not outcomes:
-        say(("no run waits for a worker", "dim"))
-    return outcomes.count("stuck")
 
 
 def close(

@@ -21,6 +21,7 @@ _ENDS = {
     EventType.CALL_FAILED: "failed",
     EventType.CALL_UNKNOWN: "unknown",
 }
+_ASKS = (EventType.APPROVAL_REQUESTED, EventType.CASE_OPENED)
 _TEXT = 60
 """The most characters that a terminal shows of one text, be it an argument, a result or a tool's name."""
 _RESULT = 160
@@ -70,7 +71,7 @@ class Story:
         active, waited = times(self.events)
         parts.append(f" · {span_text(active)}")
         if waited:
-            asked = any(event.type is EventType.APPROVAL_REQUESTED for event in self.events)
+            asked = any(event.type in _ASKS for event in self.events)
             parts.append(f" · {'held' if asked else 'waited'} {span_text(waited)}")
         cost = sum(event.header.cost_microusd for event in self.events)
         if cost:
@@ -154,11 +155,19 @@ class Story:
                 roles = ", ".join(str(role).removeprefix("role:") for role in body.get("roles", ()))
                 until = short_time(body.get("expires_at", 0), event.header.at)
                 yield from self._indented(f"asked {roles} in {body.get('case')}, until {until} UTC")
+            case EventType.CASE_OPENED if body.get("kind") == "question":
+                asked = ", ".join(str(role).removeprefix("role:") for role in body.get("roles") or [body.get("queue")])
+                until = short_time(body.get("expires_at", 0), event.header.at)
+                yield from hanging(line(f"{event.header.span:>5}  "), line(("ask", "bold"), f"  {body.get('reason')}"), _STEP, self.width)
+                yield from self._indented(f"asked {asked} in {body.get('case')}, until {until} UTC")
             case EventType.APPROVAL_DECIDED | EventType.CASE_DECIDED:
                 decision = str(body.get("decision"))
                 after = span_text(event.header.at - self._asked_at(event))
                 parts: list[Part] = [f"{body.get('by')} ", (decision, style_of(decision)), f" after {after}"]
                 yield from self._indented(*parts, f": {body['reason']}" if body.get("reason") else "")
+                if decision == "answered":
+                    yield from self._indented(self._values(body.get("answer")))
+                    yield from self._indented((f"changed {self._changed(body)} of the draft", "dim"))
             case EventType.CALL_COMPLETED | EventType.CALL_FAILED | EventType.CALL_UNKNOWN:
                 yield from self._end(event, body)
             case EventType.CASE_OPENED:
@@ -183,6 +192,10 @@ class Story:
                 yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))
             case never:
                 assert_never(never)
+
+    def _changed(self, body: dict[str, Any]) -> str:
+        paths = [name_text(str(change.get("path"))) for change in body.get("changes") or []]
+        return ", ".join(paths) or "nothing"
 
     def _asked_at(self, decided: Event) -> int:
         """When the case was opened that an event decides."""
@@ -222,13 +235,13 @@ class Story:
         run = self.events[0].header.run
         match standing:
             case "held":
-                asked = [event for event in self.events if event.type is EventType.APPROVAL_REQUESTED]
+                asked = [event for event in self.events if event.type in _ASKS]
                 case = (cast("dict[str, Any]", asked[-1].body) or {}).get("case")
                 return f"a person must decide; see `remit case {case}`"
             case "waiting":
-                return "`remit work` goes on with it by itself"
+                return "`remit worker` goes on with it by itself"
             case "stuck":
-                return f"{self.trouble}; `remit work` tries again, and `remit close {run[:12]} --as PERSON` ends it"
+                return f"{self.trouble}; `remit worker` tries again, and `remit close {run[:12]} --as PERSON` ends it"
             case _:
                 return "not ended"
 
@@ -288,8 +301,9 @@ def _is_put_off_alike(before: Event, event: Event) -> bool:
 def _standing(events: Sequence[Event]) -> str:
     """How a run that is not closed stands, as far as its record says: held while the last thing it did was to ask."""
     own = [event for event in events if event.type not in FROM_BESIDE]
-    asked = own[-1].type is EventType.APPROVAL_REQUESTED
-    answered = events[-1].type is EventType.APPROVAL_DECIDED
+    last: dict[str, Any] = own[-1].body or {}
+    asked = own[-1].type is EventType.APPROVAL_REQUESTED or last.get("kind") == "question"
+    answered = events[-1].type in (EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED)
     return "held" if asked and not answered else "ready" if asked else "open"
 
 

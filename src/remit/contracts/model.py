@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from remit.contracts.urgency import Urgency
+
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,47}$", description="lower-case letters, digits, hyphens")]
 Duration = Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m|h|d)$", description="`30s`, `15m`, `4h`, `1d`")]
 Share = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3})?%$", description="`98%`")]
@@ -143,6 +145,19 @@ class Fact(Base, frozen=True, kw_only=True):
     """Which earlier calls count: completed, denied, rejected, held, failed, unknown, any."""
 
 
+class Schedule(Base, frozen=True, kw_only=True):
+    """When a run is opened by itself."""
+
+    cron: str
+    """`minute hour day month weekday`: `0 6 * * 1-5`."""
+    zone: str = "UTC"
+    """The time zone that `cron` is in, such as `Europe/Berlin`."""
+    request: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What each of its runs is opened for."""
+    late: Duration = "1h"
+    """How much later it is still opened where no worker was there at its time; of several times missed, the last."""
+
+
 class Budget(Base, frozen=True, kw_only=True):
     """What one run may use, whatever it does."""
 
@@ -216,6 +231,12 @@ class Contract(Base, frozen=True, kw_only=True):
     limits: Limits = Limits()
     per_person: Limits = Limits()
     """Limits for each person that a run acts on behalf of."""
+    priority: Urgency = Urgency.NORMAL
+    """Which runs workers take first; a run that has waited a minute counts as one step more urgent."""
+    at_once: Annotated[int, Meta(ge=1)] | None = None
+    """How many of its runs are driven at the same time, by all workers together; left out, as many as they can."""
+    schedule: list[Schedule] = field(default_factory=list[Schedule])
+    """When runs are opened by themselves."""
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     """How often a step may be proposed before a malformed call is escalated."""
     escalate: Escalation

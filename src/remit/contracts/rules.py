@@ -17,6 +17,7 @@ from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.quantities import amount, duration_ms
 from remit.contracts.rules_actions import ACTION_RULES
 from remit.contracts.rules_facts import facts_refer_to_calls
+from remit.contracts.rules_schedule import schedules_can_come
 from remit.contracts.subject import Subject, entry_point, rule_names
 from remit.values import Path, ValueRefused, parse, show_path
 
@@ -28,7 +29,7 @@ SPEND_CURRENCY: Final = "USD"
 """Models are priced in it, and budgets of spend are counted in millionths of it."""
 ANSWER_SUFFIX: Final = ".answer.json"
 """Beside the prompt `assess.md` stands `assess.answer.json`: head → the labels that it may have."""
-_DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "erase_after", "p95_latency"})
+_DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "erase_after", "p95_latency", "late"})
 _AMOUNTS: Final = frozenset({"above", "spend", "spend_per_call", "cost_per_success"})
 _SHARES: Final = frozenset({"success", "escalation_rate"})
 
@@ -331,6 +332,7 @@ RULES: Final[tuple[Rule, ...]] = (
     facts_refer_to_calls,
     queue_is_declared,
     workflow_is_there,
+    schedules_can_come,
     budget_has_room,
     money_is_of_one_currency,
     spend_is_in_dollars,

@@ -18,6 +18,7 @@ from remit.contracts.model import (
     Limits,
     ModelBinding,
     Owner,
+    Schedule,
     Slo,
     Style,
     Success,
@@ -116,6 +117,7 @@ class Subject:
         self.actions: list[Action] = values.get("actions", [])
         self.models: dict[str, ModelBinding] = values.get("models", {})
         self.facts: dict[str, Fact] = values.get("facts", {})
+        self.schedule: list[Schedule] = values.get("schedule", [])
         self.budget: Budget | None = values.get("budget")
         self.limits: Limits = values.get("limits", Limits())
         self.per_person: Limits = values.get("per_person", Limits())

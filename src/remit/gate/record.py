@@ -193,7 +193,7 @@ def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[s
 
 def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft, Statement]:
     """The question to a person: the event, the row of the case, and what an answer will be held against."""
-    case = _case_id(run, call.proposal.step, "approval")
+    case = case_id(run, call.proposal.step, "approval")
     at = run.clock()
     escalate = run.authority.contract.escalate
     expires_at = at + hold.expires_ms * 1000
@@ -258,10 +258,10 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
                 value=carried, drafts=[_ended(EventType.CALL_FAILED, call, run, carried, latency_us)]
             )
         case Unknown():
-            case_id, opened, statement = open_case_for(
+            case, opened, statement = open_case_for(
                 run, call.proposal.step, kind="unknown", reason=f"{call.proposal.tool}: nobody knows whether it happened"
             )
-            value = Unknown(code=carried.code, message=carried.message, case=case_id)
+            value = Unknown(code=carried.code, message=carried.message, case=case)
             ended = _ended(EventType.CALL_UNKNOWN, call, run, carried, latency_us)
             return Recording(value=value, drafts=[ended, opened], statements=[statement])
         case never:
@@ -297,14 +297,14 @@ def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown
     )
 
 
-def _case_id(run: RunState, step: str, kind: str) -> str:
+def case_id(run: RunState, step: str, kind: str) -> str:
     """Derived from its place in the run, so that a transaction that is tried again opens the same case."""
     return f"case-{hashlib.sha256(f'{run.run}/{run.log.end.n}/{step}/{kind}'.encode()).hexdigest()[:12]}"
 
 
 def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Json = None) -> tuple[str, Draft, Statement]:
     """A case in the contract's escalation queue: its id, its event and its row."""
-    case_id = _case_id(run, step, kind)
+    case = case_id(run, step, kind)
     at = run.clock()
     escalate = run.authority.contract.escalate
     shown = run.redactor.redact({"reason": reason, "draft": body}).value
@@ -312,11 +312,11 @@ def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Jso
         type=EventType.CASE_OPENED,
         actor=run.authority.principal,
         span=step,
-        body={"case": case_id, "kind": kind, "queue": escalate.to, **shown},
+        body={"case": case, "kind": kind, "queue": escalate.to, **shown},
     )
     statement = open_case(
         CaseRow(
-            case=case_id,
+            case=case,
             tenant=run.authority.tenant,
             run=run.run,
             step=step,
@@ -329,6 +329,6 @@ def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Jso
             expires_at=None,
         )
     )
-    return case_id, draft, statement
+    return case, draft, statement
 
 

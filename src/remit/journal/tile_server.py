@@ -49,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, *found)
 
     def _find(self) -> tuple[bytes, str, str] | None:
+        if self.path == "/health":
+            self._proofs.head()
+            return b"ok\n", _TEXT, "no-store"
         if self.path == "/checkpoint":
             note = self._proofs.head().note
             return (note.encode(), _TEXT, "no-cache") if note else None

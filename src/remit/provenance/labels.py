@@ -1,7 +1,7 @@
 """Labels: where the values of a call came from, found by matching them against what the run has seen.
 
-`user` (the request), `contract`, `tool:<name>` (trusted), `untrusted:<name>` (text from outside), `model`
-(found nowhere, or only said by a model). A value found in a trusted place is trusted, wherever else it also stands;
+`user` (the request), `contract`, `person` (what somebody wrote who was asked), `tool:<name>` (trusted),
+`untrusted:<name>` (text from outside), `model` (found nowhere, or only said by a model). A value found in a trusted place is trusted, wherever else it also stands;
 one found in untrusted content and no trusted place is untrusted, whatever model has repeated it since.
 
 Trust is hard to gain and taint hard to lose. A trusted text vouches only for whole words, spelled as it spells them:
@@ -25,6 +25,7 @@ from remit.values import Json, Path, leaves, show_path
 USER = "user"
 CONTRACT = "contract"
 MODEL = "model"
+PERSON = "person"
 
 Labels = tuple[str, ...]
 """Where a value came from; sorted, each label once."""

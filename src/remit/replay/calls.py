@@ -9,6 +9,7 @@ import msgspec
 
 from remit.journal.events import Event, EventType
 from remit.replay.recorded import body_of
+from remit.runs.questions import QUESTION
 from remit.values import Json
 
 _ENDS = {
@@ -59,6 +60,9 @@ def lines_of(events: Sequence[Event]) -> list[CallLine]:
         elif event.type is EventType.CASE_OPENED and body.get("kind") == "escalation":
             said = str(body.get("reason", ""))
             lines.append(CallLine(step=span, tool="escalate", at=event.header.at, said=said, outcome="escalated"))
+        elif event.type is EventType.CASE_OPENED and body.get("kind") == QUESTION:
+            at[span] = len(lines)
+            lines.append(CallLine(step=span, tool="ask", at=event.header.at, said=str(body.get("reason", "")), outcome="held"))
         elif span in at:
             lines[at[span]] = _gone_on(lines[at[span]], event, body)
     return lines
@@ -94,6 +98,9 @@ def _gone_on(line: CallLine, event: Event, body: dict[str, Any]) -> CallLine:
         person = f"{body.get('by')} {body.get('decision')}"
         said = f"{line.said}: {body['reason']}" if body.get("reason") else line.said
         return replace(line, person=person, answered_after_us=header.at - line.at, said=said)
+    if body.get("decision") == "answered":
+        person, after_us = f"{body.get('by')} answered", header.at - line.at
+        return replace(line, person=person, answered_after_us=after_us, outcome="completed", result=body.get("answer"))
     if event.type not in _ENDS:
         return line
     return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from remit.journal.events import Event, EventType
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.runs.fold import Folded
 from remit.runs.program import RunResult
+from remit.runs.questions import QUESTION, QuestionTerms, RecordedQuestion
 from remit.values import Json, ValueRefused, decode, digest, encode, leaves, show_path
 
 _ASKED_BY_GATE = re.compile(r"\.verify-[0-9]+$")
@@ -97,6 +99,18 @@ class Comparison:
         self._expect(step, f"value:{kind}", f"`{kind}`", None)
         return self._folded.values[step].value
 
+    def question(self, step: str, asking: QuestionTerms) -> RecordedQuestion:
+        """The recorded question with its answer; one that nobody answered in time has expired. Raises as `call` does."""
+        said: Json = {"reason": asking.question, "draft": asking.draft, "answer": dict(asking.schema)}
+        self._expect(step, "question", "a question", said)
+        found, expected = self._folded.questions[step], self._acts[step][1]
+        if found.asked not in ("", asking.digest()):
+            came = Act(what="a question", values=self._redact(said, ""))
+            self._fail(step, expected, came, tuple(self._differing(said, expected.values)))
+        if not found.answered and self._recorded.closed is not None and not self._recorded.was_stopped:
+            return replace(found, expires_at=0)
+        return found
+
     def escalation(self, step: str, body: Mapping[str, Any]) -> None:
         """The run hands over to a person. Raises `CameApart`, `RecordEnds`."""
         came = Act(what="an escalation", values={"reason": body.get("reason"), "draft": body.get("draft")})
@@ -152,6 +166,9 @@ class Comparison:
             elif event.type is EventType.CASE_OPENED and body["kind"] == "escalation" and span:
                 values: Json = {"reason": body.get("reason"), "draft": body.get("draft")}
                 yield span, ("escalation", Act(what="an escalation", values=values))
+            elif event.type is EventType.CASE_OPENED and body["kind"] == QUESTION:
+                values = {name: body.get(name) for name in ("reason", "draft", "answer")}
+                yield span, ("question", Act(what="a question", values=values))
 
     def _expect(self, step: str, kind: str, what: str, values: Json) -> None:
         self._asked.add(step)

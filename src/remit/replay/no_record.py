@@ -31,6 +31,9 @@ class NoRecord:
     async def postpone(self, folded: Folded, reason: str) -> RunResult:
         return RunResult(run=folded.state.run, outcome="waiting", reason=reason)
 
+    async def sleep(self, folded: Folded, until: int) -> RunResult:  # noqa: ARG002
+        return RunResult(run=folded.state.run, outcome="waiting", reason="it sleeps")
+
 
 async def quietly(workflow: Workflow, run: Run, request: Any) -> Json:
     """The workflow; what it breaks with is said as in life, but is no news for the log."""

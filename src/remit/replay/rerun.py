@@ -29,6 +29,7 @@ from remit.replay.recorded import RecordedRun, originals_of
 from remit.runs import ending
 from remit.runs.fold import Folded, fold, new_state
 from remit.runs.program import Program
+from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.runs.run import Parked, Run
 from remit.storage.writer import Statement
 from remit.values import Json
@@ -83,6 +84,12 @@ class _RerunRun(Run):
 
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:  # noqa: ARG002 - nothing is made anew
         return self._comparison.value(self._next_step(), kind)
+
+    async def _asked(self, asking: QuestionTerms, step: str) -> RecordedQuestion:
+        return self._comparison.question(step, asking)
+
+    async def _wait_until(self, until: int) -> None:
+        """No time passes in what has been."""
 
 
 class _RecordForGate:

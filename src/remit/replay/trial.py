@@ -21,9 +21,10 @@ from remit.replay.in_memory import TrialJournal
 from remit.replay.no_record import NoRecord, quietly
 from remit.replay.reaching_out import ReachedOut, kept_in, let_out
 from remit.replay.recorded import RecordedRun, body_of, originals_of
-from remit.runs import ending
+from remit.runs import ending, questions
 from remit.runs.fold import Folded, RecordedValue, new_state, note_request
 from remit.runs.program import Program
+from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.runs.run import Parked, Run
 from remit.storage.database import Database
 from remit.values import Json, digest
@@ -69,6 +70,7 @@ class RecordedAnswers(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[RecordedAnswer]
     people: Sequence[tuple[str, str, frozenset[str], dict[str, Any]]]
     """Tool, digest of the arguments, the rules that asked, and the decision's body."""
+    questions: Sequence[RecordedQuestion]
     values: Mapping[str, RecordedValue]
 
 
@@ -77,6 +79,7 @@ def answers_of(recorded: RecordedRun) -> RecordedAnswers:
     asked: dict[str, tuple[str, str, frozenset[str]]] = {}
     people: list[tuple[str, str, frozenset[str], dict[str, Any]]] = []
     values: dict[str, RecordedValue] = {}
+    asked_people: dict[str, RecordedQuestion] = {}
     for event in recorded.events:
         body = body_of(event)
         if event.type is EventType.APPROVAL_REQUESTED:
@@ -86,7 +89,11 @@ def answers_of(recorded: RecordedRun) -> RecordedAnswers:
             people.append((*asked[body["case"]], body))
         elif event.type is EventType.VALUE_RECORDED:
             values[event.header.span] = RecordedValue(kind=body["kind"], value=originals_of(event)["value"])
-    return RecordedAnswers(tools=recorded_answers(recorded), people=people, values=values)
+        elif event.type is EventType.CASE_OPENED and body.get("kind") == questions.QUESTION:
+            asked_people[event.header.span] = questions.recorded(event)
+        elif event.type is EventType.CASE_DECIDED and event.header.span in asked_people:
+            asked_people[event.header.span] = questions.answered(asked_people[event.header.span], event)
+    return RecordedAnswers(tools=recorded_answers(recorded), people=people, questions=[*asked_people.values()], values=values)
 
 
 async def attempt(
@@ -157,6 +164,16 @@ class _TriedRun(Run):
         recorded = self._known.values.get(f"{scope.prefix}{scope.counter[0] + 1}")
         same = recorded if recorded is not None and recorded.kind == kind else None
         return await super()._value(kind, make if same is None else lambda: same.value)
+
+    async def _asked(self, asking: QuestionTerms, step: str) -> RecordedQuestion:
+        for known in self._known.questions:
+            if known.answered and known.asked == asking.digest():
+                self._folded.questions[step] = known
+                return known
+        raise Missed(f"nobody has answered on record what it asks at step {step}")
+
+    async def _wait_until(self, until: int) -> None:
+        """What is tried does not take its time."""
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
         with let_out():

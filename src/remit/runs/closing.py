@@ -41,7 +41,7 @@ class Closing:
         self._table = table
         self._tell_closed = closed
         self.journal = journal
-        self._redactor = redactor
+        self.redactor = redactor
         self._people = people
 
     async def finish(self, folded: Folded, outcome: str, *, output: Json = None, reason: str = "") -> RunResult:
@@ -65,7 +65,7 @@ class Closing:
         if reason is None:
             return None
         body = {"outcome": "denied", "output": None, "reason": reason}
-        closed = closing(self._redactor, events[0].header.actor, body, now - events[0].header.at)
+        closed = closing(self.redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         self._tell_closed(run)
         return RunResult(run=run, outcome="denied", reason=reason)
@@ -96,7 +96,7 @@ class Closing:
         now = self.journal.clock()
         lost = list(_unsettled(events))
         outcome = "unknown" if lost else "stopped"
-        why = redactor_of(self._redactor, events).text(reason)
+        why = redactor_of(self.redactor, events).text(reason)
         said = f"ended by {person}{f': {why}' if why else ''}"
         if lost:
             tools = ", ".join(f"`{event.body['tool']}`" for event in lost)
@@ -104,8 +104,8 @@ class Closing:
         drafts = [_unknown(event) for event in lost]
         body = {"outcome": outcome, "output": None, "reason": said, "by": person}
         # A header holds nothing personal.
-        actor = self._redactor.pseudonym("person", person)
-        closed = closing(self._redactor, actor, body, now - events[0].header.at)
+        actor = self.redactor.pseudonym("person", person)
+        closed = closing(self.redactor, actor, body, now - events[0].header.at)
         statements = _closing_statements(lease.run, outcome, now)
         await commit_by(person, self.journal, log, [*drafts, closed], statements)
         self._tell_closed(lease.run)

@@ -16,7 +16,7 @@ from remit.gate.verdicts import Completed, Denied, Failed, Unknown
 from remit.journal.journal import Entry, Journal, Recording
 from remit.runs.fold import Folded
 from remit.runs.program import Program, RunResult
-from remit.runs.run import Escalated, NotCompleted, Parked, Postponed, Run
+from remit.runs.run import Asleep, Escalated, NotCompleted, Parked, Postponed, Run
 from remit.values import Json
 
 _log = logging.getLogger("remit")
@@ -30,6 +30,7 @@ class Endings(Protocol):
     async def give_up(self, folded: Folded, outcome: str, code: str, reason: str) -> RunResult: ...
     async def park(self, folded: Folded, case: str) -> RunResult: ...
     async def postpone(self, folded: Folded, reason: str) -> RunResult: ...
+    async def sleep(self, folded: Folded, until: int) -> RunResult: ...
 
 
 class TimeOver(Exception):
@@ -46,6 +47,8 @@ async def execute(engine: Endings, program: Program, folded: Folded, run: Run) -
     except Escalated as escalated:
         result = await engine.finish(folded, "escalated", reason=escalated.reason)
         return RunResult(run=state.run, outcome="escalated", reason=result.reason, case=escalated.case)
+    except Asleep as asleep:
+        return await engine.sleep(folded, asleep.until)
     except Postponed as postponed:
         return await engine.postpone(folded, postponed.reason)
     except NotCompleted as ended:

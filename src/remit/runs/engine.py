@@ -10,29 +10,30 @@ import dataclasses
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any, TypedDict, Unpack, cast
 
 import msgspec
 
 from remit.contracts.quantities import duration_ms
+from remit.contracts.urgency import Urgency
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.export.traceparent import caller_of
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal, RunLog
-from remit.journal.redaction import Redactor
 from remit.journal.vault import RunKeys
-from remit.runs import ending
-from remit.runs.bounds import opening
+from remit.runs import bounds, ending
 from remit.runs.closing import Closing
 from remit.runs.fold import Folded, fold, new_state, note_request, resumed
 from remit.runs.leases import held
 from remit.runs.program import Program, Programs, RunResult
+from remit.runs.queue import RunQueue
 from remit.runs.rehearsal import Rehearsal, unverified
 from remit.runs.run import Run
 from remit.runs.table import LEASE_US, Lease, RunTable
-from remit.runs.worker import Worker
+from remit.runs.worker import Pace, Worker
 from remit.storage import rows
 from remit.storage.rows import RunRow
 from remit.values import Json, encode
@@ -46,36 +47,49 @@ _MOST_RESUMES = 20
 """A run that was taken up so often in a row, and never did anything, is not going to."""
 
 
+class RunOptions(TypedDict, total=False):
+    """How a run is opened. `traceparent`: the caller's span (W3C Trace Context), below which the run's trace stands."""
+
+    on_behalf_of: str | None
+    request_key: str | None
+    traceparent: str | None
+    priority: Urgency | None
+    """Left out, as the contract has it."""
+
+
 class Engine:
     """One per process. Any number of them may share a database."""
 
     def __init__(
-        self, *, table: RunTable, closing: Closing, gate: Gate, issuer: TokenIssuer, redactor: Redactor, programs: Programs
+        self, *, table: RunTable, queue: RunQueue, closing: Closing, gate: Gate, issuer: TokenIssuer, programs: Programs
     ) -> None:
         self._table = table
         self._closing = closing
         self._journal: Journal = closing.journal
         self._gate = gate
         self._issuer = issuer
-        self._redactor = redactor
+        self.redactor = closing.redactor
         self._programs = programs
-        self._worker = Worker(table, self.drive, redactor)
+        self._worker = Worker(queue, self)
 
-    async def open(
-        self,
-        contract: str,
-        request: Json,
-        *,
-        on_behalf_of: str | None = None,
-        request_key: str | None = None,
-        traceparent: str | None = None,
-    ) -> str:
+    async def open(self, contract: str, request: Json, **opening: Unpack[RunOptions]) -> str:
         """Open a run for a request and return its id; the same `request_key` again gives the run it has opened.
 
-        `traceparent`: the caller's span (W3C Trace Context). Raises `RunError`: `input_invalid` for a request that does
-        not meet the contract's input schema, `request_key_reused` where the key has opened a run for another request or
-        for somebody else, `traceparent_invalid`.
+        Whoever opens it drives it: the queue has it only where they don't. Raises `RunError`: `input_invalid` for a
+        request that does not meet the contract's input schema, `request_key_reused` where the key has opened a run for
+        another request or for somebody else, `traceparent_invalid`.
         """
+        return await self._open(contract, request, opening, self._table.opener)
+
+    async def enqueue(self, contract: str, request: Json, **opening: Unpack[RunOptions]) -> str:
+        """Open a run for the workers to drive, and return its id. Raises as `open` does; `RunError` (code `no_workflow`)."""
+        if self._programs.at_hand(contract, None).workflow is None:
+            raise RunError(f"the agent of contract `{contract}` lives elsewhere; no worker drives it", code="no_workflow")
+        return await self._open(contract, request, opening, None)
+
+    async def _open(self, contract: str, request: Json, opening: RunOptions, worker: str | None) -> str:
+        traceparent, on_behalf_of = opening.get("traceparent"), opening.get("on_behalf_of")
+        request_key = opening.get("request_key")
         if traceparent is not None and caller_of(traceparent) is None:
             message = "the traceparent is none; it is `00-<32 hex digits>-<16 hex digits>-<2 hex digits>` (W3C Trace Context)"
             raise RunError(message, code="traceparent_invalid")
@@ -84,18 +98,18 @@ class Engine:
             program.check_input(request)
         except RunError as error:
             # What is wrong with a request is told by quoting it.
-            raise RunError(self._redactor.text(error.message), code=error.code) from None
-        if self._redactor.holds_credential(request):
+            raise RunError(self.redactor.text(error.message), code=error.code) from None
+        if self.redactor.holds_credential(request):
             raise RunError("the request holds a credential of the gateway", code="input_invalid")
         asked = encode([request, on_behalf_of])
-        row = self._row(program, self._table.keyed("request", asked), request_key)
+        row = self._row(program, self._table.keyed("request", asked), opening, worker)
         if request_key is not None:
             known = self._opened(row)
             if known is not None:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
         body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        opened = opening(self._redactor, program.authority, body)
+        opened = bounds.opening(self.redactor, program.authority, body)
         if traceparent is not None:
             # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
             opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
@@ -122,7 +136,7 @@ class Engine:
         state = new_state(
             authority,
             RunLog(tenant=authority.tenant, run=name, keys=RunKeys(None, None)),
-            redactor=self._redactor.for_run(),
+            redactor=self.redactor.for_run(),
             clock=self._journal.clock,
             on_behalf_of=on_behalf_of,
             opened_at=self._journal.clock(),
@@ -152,15 +166,24 @@ class Engine:
         lease = self._table.claim(standing)
         if lease is None:
             return RunResult(run=run, outcome="running", reason="it is driven already, by another worker or call")
+        return await self.drive_leased(lease)
+
+    async def drive_leased(self, lease: Lease) -> RunResult:
+        """Drive a run on which somebody has taken a lease, and give that back. Raises as `drive` does."""
+        run = lease.run
         async with held(self._table, lease):
             try:
                 return await self._drive(lease)
             except FenceLost:
                 return RunResult(run=run, outcome="running", reason="another worker goes on with it")
             except StorageError as error:
-                raise _named(error, run, "goes on by itself once the database can be written (`remit work`)") from error
+                raise _named(error, run, "goes on by itself once the database can be written (`remit worker`)") from error
             except (RunError, ConfigError) as error:
-                lease.trouble = self._redactor.text(error.message)
+                lease.trouble = self.redactor.text(error.message)
+                raise
+            except Exception as error:
+                # The edge: what nobody expects keeps one run from going on, and is tried again later.
+                lease.trouble = self.redactor.text(f"{type(error).__name__}: {error}")
                 raise
 
     @asynccontextmanager
@@ -212,6 +235,15 @@ class Engine:
         self._table.park(folded.lease)
         return RunResult(run=state.run, outcome="held", case=case)
 
+    async def sleep(self, folded: Folded, until: int) -> RunResult:
+        """Free the worker until a time, in microseconds since the epoch."""
+        state = folded.state
+        state.ended = state.ended or "sleeps"
+        await state.turns.idle()
+        assert folded.lease is not None
+        folded.lease.wake_at = until
+        return RunResult(run=state.run, outcome="waiting", reason=f"it sleeps until {_clock_time(until)} UTC")
+
     async def postpone(self, folded: Folded, reason: str) -> RunResult:
         """Free the worker while a system is out of reach. The run is found waiting, and says what for."""
         state = folded.state
@@ -228,13 +260,17 @@ class Engine:
         if problem:
             raise RunError(problem, code="output_invalid")
 
+    def at_most(self) -> Mapping[str, int]:
+        """How many runs of a contract may be driven at once, where it says so."""
+        return self._programs.at_once()
+
     def waiting(self) -> list[str]:
         """Runs that somebody should drive now. A run whose agent lives elsewhere waits for that agent and nobody else."""
         return self._table.waiting()
 
-    async def work(self, stop: asyncio.Event, *, poll_ms: int = 200, at_once: int = 8) -> None:
-        """Drive whatever is waiting until `stop` is set; then finish what has begun."""
-        await self._worker.work(stop, poll_ms=poll_ms, at_once=at_once)
+    async def work(self, stop: asyncio.Event, *, poll_ms: int = 200, at_once: int = 8, drain_s: float = 30) -> None:
+        """Drive whatever is waiting until `stop` is set; then finish what has begun, or leave it after `drain_s`."""
+        await self._worker.work(stop, Pace(poll_ms=poll_ms, at_once=at_once, drain_s=drain_s))
 
     def drive_waiting(self) -> AsyncGenerator[RunResult, None]:
         """Drive each run that waits now, once; one that can't go on is `stuck`, with the reason."""
@@ -296,7 +332,7 @@ class Engine:
         state = new_state(
             program.authority,
             log,
-            redactor=self._redactor.for_run(),
+            redactor=self.redactor.for_run(),
             clock=self._journal.clock,
             on_behalf_of=body["on_behalf_of"],
             opened_at=opened.header.at,
@@ -321,9 +357,11 @@ class Engine:
 
     # And this is how one is opened.
 
-    def _row(self, program: Program, digest: str, request_key: str | None) -> RunRow:
+    def _row(self, program: Program, digest: str, opening: RunOptions, worker: str | None) -> RunRow:
+        request_key = opening.get("request_key")
         key = uuid.uuid4().hex if request_key is None else request_key
         contract = program.authority.contract
+        priority = opening.get("priority") or contract.priority
         return RunRow(
             run=f"run-{uuid.uuid4().hex[:16]}",
             tenant=program.authority.tenant,
@@ -334,8 +372,9 @@ class Engine:
             request_digest=digest,
             elsewhere=program.workflow is None,
             opened_at=self._journal.clock(),
-            worker=self._table.opener,
-            lease_us=LEASE_US,
+            worker=worker,
+            lease_us=0 if worker is None else LEASE_US,
+            priority=priority.rank,
             retention_us=duration_ms(contract.retention) * 1000,
             erase_after_us=None if contract.erase_after is None else duration_ms(contract.erase_after) * 1000,
         )
@@ -357,6 +396,10 @@ class Engine:
                 code="request_key_reused",
             )
         return found.run
+
+
+def _clock_time(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _not_known(error: StorageError, request_key: str | None) -> StorageError:

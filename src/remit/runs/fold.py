@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 from msgspec.structs import replace
 
@@ -21,6 +21,8 @@ from remit.limits.meters import Quantity, Reserved
 from remit.limits.rules import Demand
 from remit.policy.session import PastCall
 from remit.provenance.labels import CONTRACT, USER, untrusted
+from remit.runs import questions
+from remit.runs.questions import RecordedQuestion
 from remit.runs.table import Lease
 from remit.tools.spec import Resource
 from remit.values import Json
@@ -40,7 +42,7 @@ class RecordedStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedValue:
-    """A time, id or random number that the workflow asked for at one step. `kind`: now, uuid, random."""
+    """A time, id or random number that the workflow asked for at one step. `kind`: now, uuid, random, sleep."""
 
     kind: str
     value: Json
@@ -54,6 +56,8 @@ class Folded:
     request: Json
     steps: dict[str, RecordedStep] = field(default_factory=dict[str, RecordedStep])
     values: dict[str, RecordedValue] = field(default_factory=dict[str, RecordedValue])
+    questions: dict[str, RecordedQuestion] = field(default_factory=dict[str, RecordedQuestion])
+    """What people were asked, by step."""
     cases: dict[str, str] = field(default_factory=dict[str, str])
     """Cases that were opened for escalations, by step."""
     active_at: int = 0
@@ -121,8 +125,8 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
         case EventType.APPROVAL_REQUESTED:
             state.approvals[event.header.span] = _asked(event, body)
             folded.steps[event.header.span].outcome = None
-        case EventType.APPROVAL_DECIDED:
-            take_up_decision(state, event)
+        case EventType.APPROVAL_DECIDED | EventType.CASE_DECIDED:
+            take_up_decision(folded, event)
         case EventType.VALUE_RECORDED:
             value = (event.sealed or body)["value"]
             folded.values[event.header.span] = RecordedValue(kind=body["kind"], value=value)
@@ -132,8 +136,10 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
         case EventType.CASE_OPENED:
             if body["kind"] == "escalation":
                 folded.cases[event.header.span] = body["case"]
+            elif body["kind"] == questions.QUESTION:
+                folded.questions[event.header.span] = questions.recorded(event)
             _opened(folded.steps.get(event.header.span), body)
-        case EventType.CASE_DECIDED | EventType.CASE_REVEALED:
+        case EventType.CASE_REVEALED:
             pass
         case (
             EventType.PRINCIPAL_CHANGED
@@ -284,9 +290,12 @@ def _asked(event: Event, body: dict[str, Any]) -> ApprovalRequest:
     )
 
 
-def take_up_decision(state: RunState, event: Event) -> None:
+def take_up_decision(folded: Folded, event: Event) -> None:
     """A person's answer, held against the question it answers: same case, same question shown."""
-    body: dict[str, Any] = event.body or {}
+    state, body = folded.state, cast("dict[str, Any]", event.body or {})
+    question = folded.questions.get(event.header.span)
+    if event.type is EventType.CASE_DECIDED and question is not None:
+        folded.questions[event.header.span] = questions.answered(question, event)
     asked = state.approvals.get(event.header.span)
     if event.type is not EventType.APPROVAL_DECIDED or asked is None or asked.case != body["case"] or asked.shown != body["shown_digest"]:
         return

@@ -17,6 +17,7 @@ import msgspec
 
 from remit.contracts.model import Action, Budget, Limits
 from remit.contracts.quantities import duration_ms
+from remit.contracts.urgency import Urgency
 from remit.errors import ConfigError
 from remit.gate import record
 from remit.gate.authority import Authority
@@ -161,6 +162,7 @@ class ImportedRuns:
             opened_at=state.opened_at,
             worker=self._table.opener,
             lease_us=LEASE_US,
+            priority=Urgency.NORMAL.rank,
             retention_us=duration_ms(contract.retention) * 1000,
             erase_after_us=None if contract.erase_after is None else duration_ms(contract.erase_after) * 1000,
         )

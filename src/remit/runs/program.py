@@ -56,6 +56,10 @@ def _problem(validator: jsonschema_rs.Draft202012Validator, value: Json, what: s
 class Programs(Protocol):
     """Where programs are found. Both raise `ConfigError` for a contract that is wrong or isn't there."""
 
+    def at_once(self) -> Mapping[str, int]:
+        """How many runs of a contract may be driven at once, where it says so."""
+        ...
+
     def at_hand(self, contract: str, release: str | None) -> Program:
         """The program of a contract, under `release` if one is named; nothing is written.
 

@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid as uuids
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from remit.contracts.quantities import duration_ms
 from remit.errors import Diverged, RunError
 from remit.gate.call import Call, Proposal, RunState
 from remit.gate.record import RecordedVerdict, open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock, RunLog
+from remit.runs import questions
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
+from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
 from remit.values import Json, ValueRefused, digest, leaves
 
 T = TypeVar("T")
+
+_SHORT_SLEEP_US = 2_000_000
+"""A sleep that is over so soon isn't worth handing the run over for."""
 
 
 class NotCompleted(RunError):
@@ -53,6 +59,14 @@ class Postponed(BaseException):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Asleep(BaseException):
+    """The run sleeps until a time, in microseconds since the epoch, and is taken up again by itself."""
+
+    def __init__(self, until: int) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 class Escalated(BaseException):
@@ -159,6 +173,31 @@ class Run:
         await self._journal.append(state.log, opened, statements=[statement])
         raise Escalated(case_id, reason)
 
+    def ask(
+        self, question: str, *, of: str = "", within: str = "1d", draft: Json = None, answer: Mapping[str, Any] | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Ask a person, and park the run until somebody has answered. Returns the answer.
+
+        `of`: a role (`role:care-lead`), or `requester` for the person that the run acts for; left out, whoever works on
+        the contract's queue. `draft`: what they start from, edit and hand back. `answer`: the JSON Schema of the answer.
+        Where nobody has answered `within` that time (`4h`, `2d`), the run escalates. Raises `RunError` (code
+        `question_invalid`).
+        """
+        asking = QuestionTerms(question=question, of=of, within=within, draft=draft, answer=answer)
+        return self._ask(asking, self._next_step())
+
+    async def sleep(self, duration: str) -> None:
+        """Wait for `30s`, `15m`, `4h`, `2d`, through restarts. The run holds no worker while it waits for long."""
+        length_us = duration_ms(duration) * 1000
+        await self._wait_until(await self._value("sleep", lambda: self._journal.clock() + length_us))
+
+    async def _wait_until(self, until: int) -> None:
+        left_us = until - self._journal.clock()
+        if left_us > _SHORT_SLEEP_US:
+            raise Asleep(until)
+        if left_us > 0:
+            await asyncio.sleep(left_us / 1e6)
+
     async def now(self) -> int:
         """The time, in microseconds since the epoch; the same when the run is replayed."""
         return await self._value("now", self._journal.clock)
@@ -213,6 +252,8 @@ class Run:
             return f"a call of `{folded.steps[step].tool}`"
         if step in folded.values:
             return f"`run.{folded.values[step].kind}`"
+        if step in folded.questions:
+            return "`run.ask`"
         return "`run.escalate`" if step in folded.cases else ""
 
     async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
@@ -244,9 +285,32 @@ class Run:
 
     def take_up_arrivals(self) -> None:
         """Take up what people decided beside the run."""
+        arrived = self._folded.state.log.arrived
+        while arrived:
+            take_up_decision(self._folded, arrived.pop(0))
+
+    async def _ask(self, asking: QuestionTerms, step: str) -> Any:
+        state, asked = self._folded.state, await self._asked(asking, step)
+        if asked.answered:
+            questions.note_answer(state, asked)
+            return asked.answer
+        if state.clock() <= asked.expires_at:
+            raise Parked(asked.case)
+        return await self.escalate(f"nobody answered in time: {asking.question}", draft=asking.draft)
+
+    async def _asked(self, asking: QuestionTerms, step: str) -> RecordedQuestion:
+        """The question as the record has it, which it has from here on."""
+        self._expect(step, "`run.ask`")
+        self.take_up_arrivals()
         state = self._folded.state
-        while state.log.arrived:
-            take_up_decision(state, state.log.arrived.pop(0))
+        asked = self._folded.questions.get(step)
+        if asked is None:
+            asked, opened, statement = questions.opened(state, step, asking)
+            await self._journal.append(state.log, opened, statements=[statement])
+            self._folded.questions[step] = asked
+        elif asked.asked not in ("", asking.digest()):
+            raise Diverged(f"step {step} of run `{self.id}` asks something else on record; the code has changed since")
+        return asked
 
     async def _call(self, tool: str, args: dict[str, Json], step: str) -> Any:
         outcome = await self._propose(tool, args, step)

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from remit.errors import RunError
@@ -22,6 +22,8 @@ from remit.storage.database import Database, storage_errors
 LEASE_US = 20_000_000
 """How long a worker that says nothing keeps a run. It says something three times as often."""
 
+_REST_US, _LONGEST_REST_US, _MOST_TRIES = 20_000_000, 600_000_000, 5
+
 _RUNS, _CASES = schema.runs.c, schema.cases.c
 
 
@@ -29,7 +31,8 @@ _RUNS, _CASES = schema.runs.c, schema.cases.c
 class Lease:
     """One drive's hold on a run. `idle_us`: how long nobody had held it, `None` where that isn't known.
 
-    `first`: nobody has driven the run before. `trouble`: why the run can't go on; shown once the lease is given back.
+    `first`: nobody has driven the run before. `trouble`: why the run can't go on; shown once the lease is given back,
+    and the run then rests. `wake_at`: it sleeps until then, in microseconds since the epoch.
     """
 
     run: str
@@ -37,11 +40,12 @@ class Lease:
     idle_us: int | None
     first: bool
     trouble: str = ""
+    wake_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A run as its row has it. `status`: running, held (a person must decide), ready (to go on), closed.
+    """A run as its row has it. `status`: running, held (a person must decide), ready (to go on), asleep, closed.
 
     `elsewhere`: its agent drives it, and no worker does. `claims`, `held_at`: how often the lease was taken, and when
     somebody last held it.
@@ -108,18 +112,17 @@ class RunTable:
     def waiting(self, limit: int | None = None) -> list[str]:
         """Runs that a worker should drive now: opened, decided by a person, expired while held, or left by their worker.
 
-        Those that could not go on when they were tried last come last. Held runs whose question is off the table are
-        among them, so that a worker which dies while it parks a run leaves no run behind.
+        Those that could not go on when they were tried last come last, whether or not they still rest.
         """
-        asks = exists().where(_CASES.run == _RUNS.run, *_ASKED)
-        expired = exists().where(_CASES.run == _RUNS.run, _CASES.expires_at < self._clock(), *_ASKED)
+        due = _RUNS.wake_at < self._clock()
         free = or_(_RUNS.lease_until < self._now, _RUNS.lease_until.is_(None))
         query = self._of_tenant(_RUNS.run).where(
             ~_RUNS.elsewhere,
             or_(
                 _RUNS.status == "ready",
                 and_(_RUNS.status == "running", free),
-                and_(_RUNS.status == "held", or_(~asks, expired)),
+                and_(_RUNS.status == "held", or_(due, _RUNS.wake_at.is_(None))),
+                and_(_RUNS.status == "asleep", or_(due, _RUNS.trouble.is_not(None))),
             ),
         )
         query = query.order_by(_RUNS.trouble.is_not(None), _RUNS.opened_at).limit(limit)
@@ -141,7 +144,7 @@ class RunTable:
         taken: dict[str, Any] = {"worker": lease.token, "lease_until": self._now + LEASE_US, "claims": found.claims + 1}
         taken["elsewhere"] = found.elsewhere
         claiming = update(schema.runs).where(same, _RUNS.status != "closed", free)
-        claimed = self._change(claiming.values(status="running", held_at=now, updated_at=now, **taken))
+        claimed = self._change(claiming.values(status="running", wake_at=None, held_at=now, updated_at=now, **taken))
         return lease if claimed else None
 
     def renew(self, lease: Lease) -> bool:
@@ -150,14 +153,28 @@ class RunTable:
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; one that is somebody else's by now stays theirs."""
-        left = {"worker": None, "lease_until": None, "held_at": self._clock(), "trouble": rows.storable(lease.trouble) or None}
+        now, trouble = self._clock(), rows.storable(lease.trouble) or None
+        left: dict[str, Any] = {"worker": None, "lease_until": None, "held_at": now, "trouble": trouble}
+        wake_at: Any = lease.wake_at
+        if trouble is not None:
+            # One that can't go on is left alone for twice as long each time.
+            rest_us = case(*((_RUNS.tries == tries, _rest_us(tries)) for tries in range(_MOST_TRIES)), else_=_LONGEST_REST_US)
+            wake_at, left["tries"] = now + rest_us, _RUNS.tries + 1
+        else:
+            left["tries"] = 0
+        if wake_at is not None:
+            left |= {"status": _from_running("asleep"), "wake_at": wake_at}
         self._change(_mine(lease).values(left))
 
     def park(self, lease: Lease) -> None:
-        """The run waits for a person, and for no worker until they have decided."""
+        """The run waits for a person, and for no worker until they have decided, or may not any more.
+
+        If they were faster than this, it is ready, and stays so.
+        """
         now = self._clock()
-        left = {"worker": None, "lease_until": None, "held_at": now, "updated_at": now, "trouble": None}
-        self._change(_mine(lease).values(status="held", **left))
+        until = select(func.min(_CASES.expires_at)).where(_CASES.run == lease.run, *_ASKED).scalar_subquery()
+        left = {"worker": None, "lease_until": None, "held_at": now, "updated_at": now, "trouble": None, "tries": 0}
+        self._change(_mine(lease).values(status=_from_running("held"), wake_at=func.coalesce(until, 0), **left))
 
     def _change(self, statement: Update) -> bool:
         with storage_errors("change the lease"), self._database.engine.begin() as connection:
@@ -171,7 +188,17 @@ class RunTable:
             return connection.execute(query).first()
 
 
-_ASKED = (_CASES.kind == "approval", _CASES.status == "open")
+_ASKED = (_CASES.kind.in_(("approval", "question")), _CASES.status == "open")
+"""What a run waits for, as opposed to what it hands over."""
+
+
+def _from_running(status: str) -> ColumnElement[str]:
+    """The status of a run that was driven; whom a person has made ready meanwhile stays ready."""
+    return case((_RUNS.status == "running", status), else_=_RUNS.status)
+
+
+def _rest_us(tries: int) -> int:
+    return min(_LONGEST_REST_US, _REST_US << tries)
 
 
 def _mine(lease: Lease) -> Update:

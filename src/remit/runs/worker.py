@@ -1,54 +1,73 @@
-"""The worker: drives whatever waits, one run beside the other, and rests from those that can't go on."""
+"""The worker: takes runs from the queue and drives them, one beside the other, until it is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from traceback import format_exception
+from typing import Protocol
 
 from remit.errors import RemitError, StorageError
 from remit.journal.redaction import Redactor
 from remit.runs.program import RunResult
-from remit.runs.table import RunTable
+from remit.runs.queue import RunQueue
+from remit.runs.table import Lease
 
 _log = logging.getLogger("remit")
 
-_REST_S, _LONGEST_REST_S = 20, 600
 _LONGEST_PAUSE_S = 5
-_MOST_AT_A_LOOK = 500
-_CLOSED = frozenset({"completed", "escalated", "denied", "failed", "unknown", "diverged", "stopped"})
 
 
-@dataclass(kw_only=True, slots=True)
-class _Rest:
-    """A run that was driven and is not closed: how often in a row, and from when on it is tried again."""
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How a worker works: it looks every `poll_ms`, drives `at_once` runs, and leaves what isn't done `drain_s` after its
+    stop.
+    """
 
-    times: int = 0
-    until_s: float = 0
-    said: str = ""
+    poll_ms: int
+    at_once: int
+    drain_s: float
+
+
+class Driver(Protocol):
+    """What drives a run; the engine does."""
+
+    redactor: Redactor
+
+    def waiting(self) -> list[str]: ...
+    def at_most(self) -> Mapping[str, int]: ...
+    async def drive(self, run: str) -> RunResult: ...
+    async def drive_leased(self, lease: Lease) -> RunResult: ...
 
 
 class Worker:
-    """Drives the runs of one table. `drive` is the engine's."""
+    """Drives the runs of one queue."""
 
-    def __init__(self, table: RunTable, drive: Callable[[str], Awaitable[RunResult]], redactor: Redactor) -> None:
-        self._table = table
-        self._drive = drive
-        self._redactor = redactor
-        self._rests: dict[str, _Rest] = {}
+    def __init__(self, queue: RunQueue, driver: Driver) -> None:
+        self._queue = queue
+        self._driver = driver
+        self._said: dict[str, str] = {}
         self._reach = _Reach()
 
-    async def work(self, stop: asyncio.Event, *, poll_ms: int, at_once: int) -> None:
-        """Drive whatever is waiting until `stop` is set; then finish what has begun."""
+    async def work(self, stop: asyncio.Event, pace: Pace) -> None:
+        """Drive whatever is waiting until `stop` is set; then finish what has begun, and leave what takes too long.
+
+        What is left goes on with another worker: its lease is given back, and its record says how far it came.
+        """
         driving: dict[str, asyncio.Task[RunResult]] = {}
         while not stop.is_set():
-            self._begin(driving, at_once)
-            await _wait_any([*driving.values()], stop, self._reach.pause_s(poll_ms / 1000))
-            ended = [run for run, task in driving.items() if task.done()]
-            self._note({run: driving.pop(run) for run in ended})
+            taken = self._take(pace.at_once - len(driving))
+            driving |= {lease.run: asyncio.ensure_future(self._driver.drive_leased(lease)) for lease in taken}
+            # What was full is looked at again as soon as there is room.
+            pause_s = self._reach.pause_s(pace.poll_ms / 1000)
+            await _wait_any([*driving.values()], stop, pause_s)
+            self._note({run: driving.pop(run) for run, task in list(driving.items()) if task.done()})
         if driving:
+            _, late = await asyncio.wait(driving.values(), timeout=pace.drain_s)
+            for task in late:
+                task.cancel()
             await asyncio.wait(driving.values())
             self._note(driving)
 
@@ -57,70 +76,60 @@ class Worker:
 
         Raises `StorageError` where the database can't be used at all.
         """
-        for run in self._table.waiting():
+        for run in self._driver.waiting():
             try:
-                yield await self._drive(run)
+                yield await self._driver.drive(run)
             except Exception as error:
                 # The edge: one run's trouble keeps no other from going on.
                 if _is_out_of_reach(error):
                     raise
                 yield RunResult(run=run, outcome="stuck", reason=self._reason(error))
 
-    def _begin(self, driving: dict[str, asyncio.Task[RunResult]], at_once: int) -> None:
-        if len(driving) >= at_once:
-            return
+    def _take(self, slots: int) -> list[Lease]:
+        if slots <= 0:
+            return []
         try:
-            waiting = self._table.waiting(_MOST_AT_A_LOOK)
+            taken = self._queue.claim(slots, self._driver.at_most())
         except StorageError as error:
-            self._reach.lost(self._redactor.text(error.message))
-            return
+            self._reach.lost(self._driver.redactor.text(error.message))
+            return []
         self._reach.found()
-        still = {*waiting, *driving}
-        self._rests = {run: rest for run, rest in self._rests.items() if run in still}
-        now = asyncio.get_running_loop().time()
-        for run in waiting:
-            rest = self._rests.get(run)
-            if len(driving) < at_once and run not in driving and (rest is None or rest.until_s <= now):
-                driving[run] = asyncio.ensure_future(self._drive(run))
+        return taken
 
-    def _note(self, ended: dict[str, asyncio.Task[RunResult]]) -> None:
+    def _note(self, ended: Mapping[str, asyncio.Task[RunResult]]) -> None:
         """What has become of runs that were driven: the ones that can't go on are said once, grouped by why."""
         troubles: dict[str, list[str]] = {}
         for run, task in ended.items():
-            reason, briefly = self._ending(run, task)
-            if reason is None:
-                self._rests.pop(run, None)
-                continue
-            rest = self._rests.setdefault(run, _Rest())
-            rest.times += 1
-            rest.until_s = asyncio.get_running_loop().time() + _rest_s(rest.times, briefly=briefly)
-            if reason and reason != rest.said:
+            reason = self._ending(run, task)
+            if not reason:
+                self._said.pop(run, None)
+            elif reason != self._said.get(run):
+                self._said[run] = reason
                 troubles.setdefault(reason, []).append(run)
-            rest.said = reason
         for reason, runs in troubles.items():
             more = f" ({len(runs)} runs)" if len(runs) > 1 else ""
             _log.warning("%s can't go on%s: %s", ", ".join(runs), more, reason)
 
-    def _ending(self, run: str, task: asyncio.Task[RunResult]) -> tuple[str | None, bool]:
-        """Why a run is not closed (`None` where it is, empty where nothing is wrong), and whether that soon changes."""
+    def _ending(self, run: str, task: asyncio.Task[RunResult]) -> str:
+        """Why a run can't go on; empty where nothing is wrong."""
         if task.cancelled():
-            return "it was cancelled", False
+            return "it was left in the middle, because its worker stopped; another one goes on with it"
         error = task.exception()
         if error is None:
             result = task.result()
-            if result.outcome in _CLOSED:
-                return None, False
-            return result.reason if result.outcome == "waiting" else "", result.outcome == "held"
+            return result.reason if result.outcome == "waiting" else ""
         if _is_out_of_reach(error):
             # What lies under it is the same for all of them.
-            return self._reason(error.__cause__ or error), True
+            said = self._reason(error.__cause__ or error)
+            self._reach.lost(said)
+            return said
         if not isinstance(error, RemitError):
-            _log.error("run %s: %s", run, self._redactor.text("".join(format_exception(error))))
-        return self._reason(error), False
+            _log.error("run %s: %s", run, self._driver.redactor.text("".join(format_exception(error))))
+        return self._reason(error)
 
     def _reason(self, error: BaseException) -> str:
         said = error.message if isinstance(error, RemitError) else f"{type(error).__name__}: {error}"
-        return self._redactor.text(said)
+        return self._driver.redactor.text(said)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,13 +151,6 @@ class _Reach:
     def pause_s(self, usual_s: float) -> float:
         """Longer with each failure in a row."""
         return min(usual_s * 2 ** min(self.failures, 10), max(usual_s, _LONGEST_PAUSE_S))
-
-
-def _rest_s(times: int, *, briefly: bool) -> float:
-    """Who answers a held run's question at once isn't kept waiting; one that comes back without end is."""
-    if briefly:
-        return min(_LONGEST_REST_S, 2.0 ** (times - 2)) if times > 1 else 0
-    return min(_LONGEST_REST_S, _REST_S * 2.0 ** (times - 1))
 
 
 def _is_out_of_reach(error: BaseException) -> bool:

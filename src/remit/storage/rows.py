@@ -49,9 +49,10 @@ def decide_case(case: str, status: str, by: str, at: int) -> Statement:
 
 
 def make_ready(run: str, at: int) -> Statement:
-    """A held run may go on; one that is driven at this moment finds the decision by itself."""
+    """A run may go on that waits for a person, or is about to; one that is driven may find the decision by itself."""
     return Statement(
-        sql="UPDATE runs SET status = 'ready', updated_at = :at WHERE run = :run AND status = 'held'",
+        sql="UPDATE runs SET status = 'ready', wake_at = NULL, tries = 0, updated_at = :at"
+        " WHERE run = :run AND status IN ('held', 'running')",
         params={"run": run, "at": at},
     )
 
@@ -60,7 +61,7 @@ def expire_approvals(run: str, at: int) -> Statement:
     """Questions of a run that nobody answered in time are off the table."""
     return Statement(
         sql="UPDATE cases SET status = 'expired', decided_at = :at"
-        " WHERE run = :run AND kind = 'approval' AND status = 'open' AND expires_at < :at",
+        " WHERE run = :run AND kind IN ('approval', 'question') AND status = 'open' AND expires_at < :at",
         params={"run": run, "at": at},
     )
 
@@ -69,14 +70,15 @@ def withdraw_approvals(run: str, at: int) -> Statement:
     """A closed run asks nobody any more."""
     return Statement(
         sql="UPDATE cases SET status = 'withdrawn', decided_at = :at"
-        " WHERE run = :run AND kind = 'approval' AND status = 'open'",
+        " WHERE run = :run AND kind IN ('approval', 'question') AND status = 'open'",
         params={"run": run, "at": at},
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
-    """A run as it is opened. `worker` keeps it for `lease_us`, so that who has opened it drives it first.
+    """A run as it is opened. `worker` keeps it for `lease_us`, so that who has opened it drives it first; `None` leaves it
+    to whoever takes it from the queue.
 
     `request_key`, `request_digest`: keyed hashes. `elsewhere`: its agent drives it, and no worker does. `retention_us`,
     `erase_after_us`: how long after closing its originals, and all of it, are kept.
@@ -91,20 +93,21 @@ class RunRow:
     request_digest: str
     elsewhere: bool
     opened_at: int
-    worker: str
+    worker: str | None
     lease_us: int
     retention_us: int
     erase_after_us: int | None
+    priority: int
 
 
 def open_run(row: RunRow, now_us: str) -> Statement:
     """`now_us`: the database's own time, as SQL (`Database.now_us`)."""
     return Statement(
         sql="INSERT INTO runs (run, tenant, contract, release, principal, status, request_key, request_digest,"  # noqa: S608 - our own text
-        " elsewhere, opened_at, updated_at, held_at, worker, lease_until, retention_us, erase_after_us) VALUES (:run,"
-        " :tenant, :contract, :release, :principal, 'running', :request_key, :request_digest, :elsewhere, :opened_at,"
-        f" :opened_at, :opened_at, :worker, {now_us} + :lease_us, :retention_us, :erase_after_us)",
-        params=asdict(row),
+        " elsewhere, opened_at, updated_at, held_at, worker, lease_until, retention_us, erase_after_us, priority)"
+        " VALUES (:run, :tenant, :contract, :release, :principal, :status, :request_key, :request_digest, :elsewhere,"
+        f" :opened_at, :opened_at, :opened_at, :worker, {now_us} + :lease_us, :retention_us, :erase_after_us, :priority)",
+        params={**asdict(row), "status": "ready" if row.worker is None else "running"},
     )
 
 
@@ -112,7 +115,7 @@ def close_run(run: str, outcome: str, at: int) -> Statement:
     """The run is closed, and nobody's any more."""
     return Statement(
         sql="UPDATE runs SET status = 'closed', outcome = :outcome, updated_at = :at, worker = NULL,"
-        " lease_until = NULL, trouble = NULL WHERE run = :run",
+        " lease_until = NULL, trouble = NULL, wake_at = NULL WHERE run = :run",
         params={"run": run, "at": at, "outcome": outcome},
     )
 

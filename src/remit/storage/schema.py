@@ -81,8 +81,14 @@ runs = Table(
     # under, in microseconds. NULL for a run that was opened before this was noted; for the second also: never.
     Column("retention_us", BigInteger),
     Column("erase_after_us", BigInteger),
+    # The queue: how urgent (0 first), when it is taken up again by itself, how often in a row it came to nothing.
+    Column("priority", Integer, nullable=False, server_default="2"),
+    Column("wake_at", BigInteger),
+    Column("tries", Integer, nullable=False, server_default="0"),
     UniqueConstraint("tenant", "contract", "request_key", name="runs_request"),
     Index("runs_status", "status", "lease_until"),
+    Index("runs_queue", "tenant", "status", "contract", "priority", "opened_at"),
+    Index("runs_wake", "tenant", "status", "wake_at"),
 )
 
 cases = Table(

@@ -79,6 +79,9 @@ class UndoPrograms:
         self._contracts = contracts
         self._reader = reader
 
+    def at_once(self) -> Mapping[str, int]:
+        return self._contracts.at_once()
+
     def at_hand(self, contract: str, release: str | None) -> Program:
         if not contract.startswith(PREFIX):
             return self._contracts.at_hand(contract, release)
