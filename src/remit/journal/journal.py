@@ -146,7 +146,7 @@ class Journal:
     async def commit(self, entry: Entry[T]) -> T:
         """Reserve, record, and return when it is durable.
 
-        Raises what `entry.record` raises, or `StorageError`; then nothing of it was recorded.
+        Raises what `entry.record` raises, or `StorageError` with the entry's run; then nothing of it was recorded.
         """
         if self.under_way <= 1 and self._flushing is None:
             transaction = _Transaction([entry], self.clock)
@@ -250,6 +250,8 @@ class Journal:
         except Collision:
             # Who was here first is looked into on the usual way.
             return False
+        except StorageError as error:
+            raise _own(error, transaction.entries[0].log.run) from error
 
     async def _write(self, batch: list[_Waiting]) -> None:
         transaction = _Transaction([waiting.entry for waiting in batch], self.clock)
@@ -273,7 +275,16 @@ def _nobody() -> None:
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.future.done():
-        waiting.future.set_exception(error)
+        waiting.future.set_exception(_own(error, waiting.entry.log.run))
+
+
+def _own(error: BaseException, run: str) -> BaseException:
+    """What went wrong with a transaction, as one run's own error: many runs may have shared the transaction."""
+    if type(error) is not StorageError:
+        return error
+    own = StorageError(error.message, code=error.code, run=run)
+    own.__cause__ = error
+    return own
 
 
 def _fail_all(batch: Iterable[_Waiting], error: BaseException) -> None:

@@ -108,7 +108,7 @@ class Engine:
                 raise
             return known
         except StorageError as error:
-            raise _not_known(error, request_key) from error
+            raise _not_known(error, row.run, request_key) from error
         return row.run
 
     def run_of(self, contract: str, request_key: str) -> str | None:
@@ -359,17 +359,23 @@ class Engine:
         return found.run
 
 
-def _not_known(error: StorageError, request_key: str | None) -> StorageError:
+def _not_known(error: StorageError, run: str, request_key: str | None) -> StorageError:
     """An error of the database at the very opening of a run: it may be on record, unless the record was refused."""
     if error.code != StorageError.code:
         return error
     again = "give the request a key (`--key`) and try again" if request_key is None else "try again with the same key"
-    return StorageError(f"{error.message}; whether the run was opened isn't known: {again}, which opens it once")
+    said = f"{error.message}; whether the run was opened isn't known: {again}, which opens it once"
+    return StorageError(said, run=run)
 
 
 def _named(error: StorageError, run: str, then: str) -> StorageError:
-    """An error of the database while a run is open: which run, and that it is not lost."""
+    """An error of the database while a run is open: which run, and that it is not lost.
+
+    One that is about another run, whose block stands in this one's, is said already.
+    """
+    if error.run not in ("", run):
+        return error
     if error.code != StorageError.code:
         message = error.message if run in error.message else f"run `{run}`: {error.message}"
-        return StorageError(message, code=error.code)
-    return StorageError(f"{error.message}; `{run}` is on record and {then}; don't start it again", code=error.code)
+        return StorageError(message, code=error.code, run=run)
+    return StorageError(f"{error.message}; `{run}` is on record and {then}; don't start it again", run=run)
