@@ -17,6 +17,7 @@ from project import Shop, make_shop, write_action
 from remit import Remit
 from remit.cases.cases import Decision
 from remit.errors import ConfigError, RecordError, RunError
+from remit.export.metrics import JournalFold
 from remit.journal.events import EventType
 
 pytestmark = pytest.mark.anyio
@@ -347,6 +348,20 @@ async def test_who_undid_it_and_why_is_on_record(remit: Remit, shelf: Shelf) -> 
     opened = remit.journal.reader.events(result.run)[0].body
     assert opened["on_behalf_of"] == "person/lee"
     assert (opened["request"]["undo"], opened["request"]["reason"]) == (run, "wrong box")
+
+
+async def test_an_undo_counts_as_one_also_when_it_was_erased(remit: Remit, shelf: Shelf) -> None:
+    run = await tidied(remit, PAINT)
+    undone = (await undo(remit, run)).run
+    before = JournalFold(remit.leaves).catch_up(2**62)
+    assert (before.runs, before.undos) == ({("tidy", "completed"): 1}, {("tidy", "completed"): 1})
+    assert remit.journal.reader.events(undone)[0].header.refs["undoes"] == run
+    (shelf.shop.folder / "record.cedar").write_text('@id("all") permit (principal, action == Action::"erase", resource);')
+    done = await remit.erasure.erase([remit.archive.run(undone)], token=remit.person_token("kim"), reason="asked")
+    assert [each.refused for each in done.runs] == [""]
+    assert remit.journal.reader.events(undone)[0].body is None
+    after = JournalFold(remit.leaves).catch_up(2**62)
+    assert (after.runs, after.undos, after.run_s) == (before.runs, before.undos, before.run_s)
 
 
 async def test_an_open_run_is_not_undone(remit: Remit, shelf: Shelf) -> None:

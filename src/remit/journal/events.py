@@ -142,6 +142,10 @@ OF_REGISTER = frozenset(
 )
 """Types that stand on a tenant's register, never in a run."""
 
+UNDOES, IMPORTED = "undoes", "imported"
+"""What `run.opened` refers to beside release and policy, and says also when its body was erased: the run that this one
+undoes, and by which importer it was brought in."""
+
 SALT_BYTES = 16
 """What stands before the text of a body, so that nobody can try texts against its hash."""
 _TYPES = frozenset(EventType)

@@ -95,7 +95,7 @@ class Engine:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
         body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        opened = opening(self._redactor, program.authority, body)
+        opened = opening(self._redactor, program.authority, body, program.refs)
         if traceparent is not None:
             # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
             opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
