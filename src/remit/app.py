@@ -290,7 +290,7 @@ class Remit:
             journal=self.journal,
             register=self.register,
             redactor=self.redactor,
-            programs=self._programs,
+            programs=self._undo_programs,
             archive=self.release_archive,
         )
 

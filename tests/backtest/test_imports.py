@@ -24,6 +24,8 @@ from remit.contracts.problems import render
 from remit.errors import ConfigError
 from remit.export.metrics import JournalCounts, JournalFold
 from remit.journal.events import Event, EventType
+from remit.replay.recorded import Choice
+from remit.replay.report import Replayed
 from remit_verify import verify
 
 PAYEE = "XY99000000000000000001"
@@ -182,6 +184,20 @@ def test_an_imported_run_that_was_erased_still_counts_as_that_and_as_nothing_els
     after = counted(project)
     assert after.on_register.pop(("run.erased",)) == 1
     assert after == replace(before, events=before.events + 1)
+
+
+def test_a_replay_says_of_an_imported_run_where_it_took_place_and_still_decides_it_again(project: Path) -> None:
+    imported(project, recorded(1, READ, pay()))
+
+    async def use() -> list[Replayed]:
+        async with Remit(project) as remit:
+            return [(await remit.replays.replay(Choice(last=9), level)).runs[0] for level in (0, 1, 2)]
+
+    shown, again, decided = asyncio.run(use())
+    assert (shown.result, len(shown.lines)) == ("verified", 2)
+    said = "it took place elsewhere and was imported (agentdojo); `remit backtest` judges what it called"
+    assert (again.result, again.why) == ("undetermined", said)
+    assert (decided.result, [one.reproduced for one in decided.decisions]) == ("identical", [True, True])
 
 
 def test_no_tool_is_ever_called_by_an_import(project: Path) -> None:

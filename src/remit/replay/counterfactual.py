@@ -209,6 +209,8 @@ def _not_triable(recorded: RecordedRun) -> str:
         return "its content was erased"
     if recorded.is_concealed:
         return "its originals were dropped, and what its tools answered is not known any more"
+    if recorded.undoes:
+        return f"it undoes `{recorded.undoes}`; nothing of what is tried here has a say in that"
     return recorded.no_code
 
 
