@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
-from remit.cli.replay_table import act_text, arguments, chance_text, values
+from remit.cli.replay_table import act_text, arguments, chance_text, change_text, values
 from remit.replay.report import ReplayReport
 from remit.terminal import clock_time, printable, span_text
 
@@ -196,6 +196,7 @@ def _end(recorded: RecordedRun) -> str:
 def _cohort(cohort: Cohort) -> Iterator[str]:
     yield f"<h1>What if: {_text(_plain(cohort.change.text))}</h1>"
     yield f'<div class="dim">{clock_time(cohort.at)} UTC · {_times(cohort.samples)} with the change, and as often without</div>'
+    yield f'<div class="dim">change: {_text(_plain(change_text(cohort)))}</div>'
     yield '<p class="dim">Models were asked live, tools answered, no write was sent; nothing of this counts in any metric.</p>'
     yield from _counts(cohort.counts)
     yield '<div class="wide"><table><thead><tr><th></th><th>how trials end</th><th>calls</th><th>cost</th>'
@@ -221,10 +222,16 @@ def _times(samples: int) -> str:
 
 def _tried(each: TriedRun) -> Iterator[str]:
     otherwise = bool(each.changed) and each.is_otherwise
-    result = "not tried" if each.why else "otherwise" if otherwise else "as before"
+    apart = each.apart
+    same = "as before" if apart is None else "does otherwise"
+    result = "not tried" if each.why else "ends otherwise" if otherwise else same
     yield f'<details class="run"{" open" if otherwise else ""}>{_summary(each.recorded, result)}<div>'
     if each.why:
         yield f'<p class="note">{_text(each.why)}</p>'
+    if apart is not None:
+        at = "the end" if apart.step == "end" else f"step {apart.step}"
+        said = f"At {at}: {apart.before}; with the change {apart.after}"
+        yield f'<p class="note">{_text(_plain(said))}</p>'
     for title, trials in (("Without the change", each.baseline), ("With the change", each.changed)):
         for number, trial in enumerate(trials, start=1):
             which = f" ({number} of {len(trials)})" if len(trials) > 1 else ""

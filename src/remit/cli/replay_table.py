@@ -182,7 +182,7 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
         made += _tried(each, cohort.at)
     made.append(line(""))
     times = "once" if cohort.samples == 1 else f"{cohort.samples} times"
-    made.append(line(f"change: {cohort.change.text}; each run tried {times} with it, and as often without"))
+    made.append(line(f"change: {change_text(cohort)}; each run tried {times} with it, and as often without"))
     for name in ("baseline", "changed"):
         made.append(line(f"  {name:<9}", *_arm(cohort.arm(name))))
     made.append(line("differences by run, with the change against without it, and how likely chance alone makes as much:"))
@@ -193,6 +193,12 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
     parts: list[Part] = [f"{_many(counts['runs'], 'run')} · {counts['tried']} tried · {counts['otherwise']} end otherwise"]
     parts.append(f" · {counts['missed']} trials missed an answer · {counts['simulated']} writes simulated, none sent")
     return [*made, line(*parts)]
+
+
+def change_text(cohort: Cohort) -> str:
+    """The change, and where that says more, which parts of which release are others with it; nothing else is."""
+    parts = [f"{', '.join(parts)} of `{contract}`" for contract, parts in cohort.parts.items() if [*parts] != [cohort.change.text]]
+    return f"{cohort.change.text} (in the release: {'; '.join(parts)})" if parts else cohort.change.text
 
 
 def chance_text(p_value: float) -> str:
@@ -210,8 +216,12 @@ def _tried(each: TriedRun, now: int) -> Iterator[Text]:
     if each.why:
         yield line(*title(each.recorded, now), "   ", ("not tried", UNTRUSTED), f": {each.why}")
         return
-    mark = ("otherwise", "bold") if each.is_otherwise else ("as before", "dim")
+    apart = each.apart
+    mark = ("ends otherwise", "bold") if each.is_otherwise else ("as before", "dim") if apart is None else ("does otherwise", "")
     yield line(*title(each.recorded, now), "   ", mark)
+    if apart is not None:
+        said = f"at {_step(apart.step)}: {apart.before}; with the change {apart.after}"
+        yield from _below("", [said], width())
     for name, trials in (("without", each.baseline), ("with", each.changed)):
         for trial in trials if each.is_otherwise else ():
             said = f" {trial.reason}" if trial.reason else ""
