@@ -120,6 +120,8 @@ class Remit:
         self._clients = Clients(connections)
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
         self._live = self._live_traces()
+        if self._live is not None:
+            self.journal.on_afterwards = self._live.afterwards
         self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
 
     async def __aenter__(self) -> Self:

@@ -10,6 +10,7 @@ import pytest
 from crashing import LATER_US, POINTS, apart, killed_at, let_pass
 from shelf import PAINT, REPAINT, SEAL, WORKFLOW, Shelf, actions, burn, tidied, undo
 
+from export.stories import attributes, receiving
 from project import write_action
 from remit import Remit
 from remit.cases.cases import Decision
@@ -140,6 +141,24 @@ async def test_who_undid_it_and_why_is_on_record(remit: Remit, shelf: Shelf) -> 
     opened = remit.journal.reader.events(result.run)[0].body
     assert opened["on_behalf_of"] == "person/lee"
     assert (opened["request"]["undo"], opened["request"]["reason"]) == (run, "wrong box")
+
+
+async def test_the_trace_of_an_undo_is_linked_to_the_trace_of_what_it_undid(shelf: Shelf) -> None:
+    settings = shelf.shop.folder / "remit.toml"
+    with receiving() as receiver:
+        settings.write_text(f'{settings.read_text()}\n[record]\notlp = "{receiver.url}"\n')
+        async with Remit(shelf.shop.folder) as remit:
+            run = await tidied(remit, PAINT)
+            undone = (await undo(remit, run)).run
+    roots = {
+        told["remit.run.id"]: span
+        for span in receiver.spans()
+        if (told := attributes(span.attributes)).get("gen_ai.operation.name") == "invoke_agent"
+    }
+    (link,) = roots[undone].links
+    assert (link.trace_id, link.span_id) == (roots[run].trace_id, roots[run].span_id)
+    assert roots[run].trace_id != roots[undone].trace_id
+    assert attributes(roots[undone].attributes)["remit.run.undoes"] == run
 
 
 async def test_an_undo_counts_as_one_also_when_it_was_erased(remit: Remit, shelf: Shelf) -> None:

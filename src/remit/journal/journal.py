@@ -121,6 +121,8 @@ class Journal:
         """How many calls are under way, and so may have something to record soon: a single one need not wait for others."""
         self.on_written: Callable[[], None] = _nobody
         """Told whenever events were recorded."""
+        self.on_afterwards: Callable[[str, int, str], None] = _nobody_of
+        """Told of each event of those types that may come when a run has ended: its chain, its place, and the run."""
 
     def start(self, tenant: str, run: str) -> tuple[RunLog, Statement]:
         """A log for a new run, and the statement that stores its keys; to be committed with its first event."""
@@ -266,10 +268,16 @@ class Journal:
             self.on_written()
         for entry in transaction.entries:
             entry.log.end = transaction.ends[id(entry.log)]
+        for told in transaction.afterwards:
+            self.on_afterwards(*told)
         return transaction.recordings
 
 
 def _nobody() -> None:
+    """Nobody is to be told."""
+
+
+def _nobody_of(_chain: str, _n: int, _run: str) -> None:
     """Nobody is to be told."""
 
 
@@ -310,6 +318,7 @@ class _Transaction:
         self.recordings: list[Recording[Any]] = []
         self.ends: dict[int, ChainEnd] = {}
         self.has_events = False
+        self.afterwards: list[tuple[str, int, str]] = []
 
     def decide(self, found: LockedState) -> list[Write]:
         now = self._clock()
@@ -317,7 +326,7 @@ class _Transaction:
         rows: list[tuple[Any, ...]] = []
         beside: list[Statement] = []
         # A writer that had to begin again asks again.
-        self.recordings, self.ends = [], {}
+        self.recordings, self.ends, self.afterwards = [], {}, []
         for index, entry in enumerate(self.entries):
             try:
                 recording = entry.record(_reserve(entry, meters, found))
@@ -339,9 +348,17 @@ class _Transaction:
         end = self.ends.get(id(log), log.end)
         for draft in drafts:
             row = events.write(draft, tenant=log.tenant, run=log.run, behind=end, at=now, keys=log.keys)
+            if draft.type in events.AFTERWARDS:
+                self._note_afterwards(draft, log.run, end.n)
             end = ChainEnd(n=end.n + 1, prev=row.hash)
             yield _columns(row)
         self.ends[id(log)] = end
+
+
+    def _note_afterwards(self, draft: Draft, chain: str, n: int) -> None:
+        run = draft.refs.get("run", "") if draft.type in events.OF_REGISTER else chain
+        if run:
+            self.afterwards.append((chain, n, run))
 
 
 def _reserve(entry: Entry[Any], meters: Meters, found: LockedState) -> Reservation:

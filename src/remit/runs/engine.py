@@ -12,14 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import msgspec
-
 from remit.contracts.quantities import duration_ms
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
-from remit.export.traceparent import caller_of
+from remit.export.traceparent import IDS_CHARS, caller_of
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
-from remit.journal.events import Draft, EventType
+from remit.journal.events import TRACEPARENT, Draft, EventType
 from remit.journal.journal import Journal, RunLog
 from remit.journal.redaction import Redactor
 from remit.journal.vault import RunKeys
@@ -95,10 +93,9 @@ class Engine:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
         body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        opened = opening(self._redactor, program.authority, body, program.refs)
-        if traceparent is not None:
-            # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
-            opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
+        # What a later version of the form adds behind the ids may be any text, and has no place in a header.
+        more = program.refs if traceparent is None else {**program.refs, TRACEPARENT: traceparent[:IDS_CHARS]}
+        opened = opening(self._redactor, program.authority, body, more)
         try:
             await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:
