@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import pytest
+from commands import remit as command
 from shelf import PAINT, REPAINT, SEAL, WORKFLOW, Shelf, actions, tidied, undo
 from sqlalchemy import update
 
@@ -118,6 +120,19 @@ async def test_an_undo_over_pseudonyms_says_so(remit: Remit) -> None:
     destroy(remit, undone, "sealed_key")
     found = await replayed(remit, undone)
     assert (found.result, found.note) == ("identical", "over pseudonyms, because its originals were dropped")
+
+
+async def test_a_plan_speaks_of_what_would_be_and_a_replay_says_what_an_undo_undid(shelf: Shelf) -> None:
+    async with Remit(shelf.shop.folder) as remit:
+        run = await tidied(remit, PAINT, SEAL)
+        shelf.by_hand("a", owner="bob")
+    asked = ("undo", run, "--as", "lee", "--reason", "wrong box")
+    planned = await asyncio.to_thread(command, shelf.shop, *asked, "--plan")
+    assert (planned.count("would be undone"), planned.count("would be left: it was changed since")) == (1, 1)
+    done = await asyncio.to_thread(command, shelf.shop, *asked, code=3)
+    assert "would be" not in done
+    shown = await asyncio.to_thread(command, shelf.shop, "replay", "--last", "1")
+    assert f" · for lee · undoes {run.removeprefix('run-')[:8]} · completed   identical" in shown
 
 
 async def test_an_undo_is_not_tried_with_a_change(remit: Remit, shelf: Shelf) -> None:

@@ -101,6 +101,9 @@ def _report(report: ReplayReport) -> Iterator[str]:
     yield f'<div class="dim">{_text(report.tenant)} · level {report.level}{code} · {clock_time(report.at)} UTC</div>'
     yield f'<p class="dim">{_LEVELS[report.level]} What is shown is what the record shows: redacted.</p>'
     yield from _counts(report.counts)
+    for why, count in report.reasons:
+        if count > 1:
+            yield f'<p class="note">{count:,} undetermined: {_text(why)}</p>'
     for each in report.runs:
         yield from _run(each)
 
@@ -134,6 +137,8 @@ def _run(each: Replayed) -> Iterator[str]:
 def _summary(recorded: RecordedRun, result: str) -> str:
     opened: dict[str, Any] = cast("dict[str, Any]", recorded.events[0].body or {}) if recorded.events else {}
     about = values(opened.get("request"), 120) if opened else ""
+    if recorded.undoes:
+        about = f"undoes {recorded.undoes.removeprefix('run-')[:8]}"
     behalf = f' <span class="dim">for {_text(opened["on_behalf_of"])}</span>' if opened.get("on_behalf_of") else ""
     return (
         f"<summary><code>{_text(recorded.run.removeprefix('run-')[:8])}</code><span>{_text(recorded.contract)}</span>"

@@ -37,6 +37,7 @@ def report_lines(report: ReplayReport) -> list[Text]:
     for each in report.runs:
         made += [*_run(each, report), line("")]
     made += _diverged(report)
+    made += _undetermined(report)
     made.append(line(*_summary(report)))
     return made
 
@@ -65,6 +66,13 @@ def _diverged(report: ReplayReport) -> Iterator[Text]:
         if each.divergence is not None:
             at = each.divergence.step
             yield line((f"{each.recorded.run}", "bold"), f" diverged at {_step(at)}: {each.cause}")
+
+
+def _undetermined(report: ReplayReport) -> Iterator[Text]:
+    """Why, once for all of which it is the same; where nearly every run has a reason of its own, each stands with its run."""
+    for why, count in report.reasons:
+        if count > 1:
+            yield from hanging(line((f"{count} undetermined", UNTRUSTED), ": "), line(why), 4, width())
 
 
 def _step(step: str) -> str:
@@ -96,6 +104,8 @@ def title(recorded: RecordedRun, now: int) -> list[Part]:
     parts.append(f" · release {recorded.release[:6]} · {short_time(recorded.opened_at, now)}")
     if opened.get("on_behalf_of"):
         parts.append(f" · for {str(opened['on_behalf_of']).removeprefix('person/')}")
+    if recorded.undoes:
+        parts.append(f" · undoes {recorded.undoes.removeprefix('run-')[:8]}")
     return [*parts, " · ", (recorded.outcome, style_of(recorded.outcome))]
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import select
 
 from remit.errors import RemitError
-from remit.journal.events import IMPORTED, Event, EventType
+from remit.journal.events import IMPORTED, UNDOES, Event, EventType
 from remit.journal.journal import FROM_BESIDE
 from remit.journal.reader import Reader
 from remit.storage.database import Database, storage_errors
@@ -74,7 +74,10 @@ class RecordedRun(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def undoes(self) -> str:
         """The run that this one undoes; empty where it undoes none."""
-        return undone_by(self.program)
+        if not self.events:
+            return ""
+        opened = self.events[0]
+        return opened.header.refs.get(UNDOES) or undone_by(str(originals_of(opened).get("contract", "")))
 
     @property
     def no_code(self) -> str:
