@@ -201,7 +201,8 @@ def _end(recorded: RecordedRun) -> str:
 def _cohort(cohort: Cohort) -> Iterator[str]:
     yield f"<h1>What if: {_text(_plain(cohort.change.text))}</h1>"
     yield f'<div class="dim">{clock_time(cohort.at)} UTC · {_times(cohort.samples)} with the change, and as often without</div>'
-    yield f'<div class="dim">change: {_text(_plain(change_text(cohort)))}</div>'
+    if change_text(cohort) != cohort.change.text:
+        yield f'<div class="dim">change: {_text(_plain(change_text(cohort)))}</div>'
     yield '<p class="dim">Models were asked live, tools answered, no write was sent; nothing of this counts in any metric.</p>'
     yield from _counts(cohort.counts)
     yield '<div class="wide"><table><thead><tr><th></th><th>how trials end</th><th>calls</th><th>cost</th>'
