@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -62,16 +62,22 @@ def anthropic(answer: Any) -> Reply:
 
 
 class Server:
-    """The model's server. `replies` are given in order, the last one for ever; `asked` is what it was sent."""
+    """The model's server. `replies` are given in order, the last one for ever; `asked` is what it was sent.
+
+    `answering` answers in their place, by what it is asked.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.answering: Callable[[dict[str, Any]], Reply] | None = None
         self.replies: list[Reply] = []
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.stopping = threading.Event()
 
-    def next(self) -> Reply:
+    def next(self, asked: dict[str, Any]) -> Reply:
+        if self.answering is not None:
+            return self.answering(asked)
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def words(self) -> list[str]:
@@ -84,9 +90,10 @@ def serving() -> Generator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
-            server.asked.append(json.loads(self.rfile.read(length)))
+            asked = json.loads(self.rfile.read(length))
+            server.asked.append(asked)
             server.keys.append(self.headers["x-api-key"] or self.headers["Authorization"])
-            reply = server.next()
+            reply = server.next(asked)
             if reply.stall:
                 server.stopping.wait(30)
             self.send_response(reply.status)

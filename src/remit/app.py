@@ -122,6 +122,8 @@ class Remit:
         self._clients = Clients(connections)
         self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
         self._live = self._live_traces()
+        if self._live is not None:
+            self.journal.on_afterwards = self._live.afterwards
         self._table = RunTable(self.database, tenant=self.tenant, clock=clock, key=pseudonyms)
         self._queue = RunQueue(self.database, tenant=self.tenant, clock=clock, opener=self._table.opener)
 
@@ -298,7 +300,7 @@ class Remit:
             journal=self.journal,
             register=self.register,
             redactor=self.redactor,
-            programs=self._programs,
+            programs=self._undo_programs,
             archive=self.release_archive,
         )
 

@@ -47,9 +47,16 @@ class IdentityError(RemitError):
 
 
 class StorageError(RemitError):
-    """The record can't be read or written; nothing that needs a record may run."""
+    """The record can't be read or written; nothing that needs a record may run.
+
+    `run` is the one whose record it is about, where it is about one.
+    """
 
     code = "storage_unavailable"
+
+    def __init__(self, message: str, *, code: str | None = None, run: str = "") -> None:
+        super().__init__(message, code=code)
+        self.run = run
 
 
 class FenceLost(StorageError):
@@ -83,9 +90,13 @@ class RunError(RemitError):
 
 
 class Diverged(RunError):
-    """The code asks for something else than the record holds at the same step."""
+    """The code of `run` asks for something else than its record holds at the same step."""
 
     code = "diverged"
+
+    def __init__(self, message: str, *, code: str | None = None, run: str = "") -> None:
+        super().__init__(message, code=code)
+        self.run = run
 
 
 class ToolError(RemitError):

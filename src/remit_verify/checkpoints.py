@@ -10,7 +10,7 @@ from typing import Any
 
 from remit_verify.keys import Keys
 from remit_verify.merkle import HASH_BYTES
-from remit_verify.notes import NoteError, escaped, note_name, read_checkpoint
+from remit_verify.notes import Claim, NoteError, escaped, note_name, read_checkpoint
 from remit_verify.report import Checkpoint, Finding, Findings
 
 _LARGEST_SIZE = 2**63 - 1
@@ -37,6 +37,9 @@ class Claims:
     source: str
     sizes: array[int] = field(default_factory=lambda: array("q"))
     ats: array[int] = field(default_factory=lambda: array("q"))
+    """Microseconds since the epoch, as signed, else as the row beside it has it, else -1."""
+    timed: bytearray = field(default_factory=bytearray)
+    """1 where the time is signed, else 0."""
     roots: bytearray = field(default_factory=bytearray)
     digests: list[bytes] = field(default_factory=list[bytes])
     rows: int = 0
@@ -50,6 +53,7 @@ class Claims:
         """Go on with what the next stretch of the same place says."""
         self.sizes += other.sizes
         self.ats += other.ats
+        self.timed += other.timed
         self.roots += other.roots
         self.digests += other.digests
         self.rows += other.rows
@@ -84,18 +88,27 @@ def _read_note(
     journal, tenant = name
     if claim.origin != note_name(journal or "", tenant) and (journal or not _is_about(claim.origin, tenant)):
         return "checkpoint_form", f"it is about `{claim.origin}`, and not about this tenant of this database"
-    at = row.at if type(row.at) is int else 0
-    wrong = None
-    if stored and (type(row.size) is not int or row.size != claim.size):
-        wrong = "checkpoint_form", f"its row says size {row.size!r:.30}, its note {claim.size}"
-    elif stored and (type(row.at) is not int or not 0 <= at <= _LARGEST_SIZE):
-        wrong = "checkpoint_form", f"its `at` {row.at!r:.30} is no time"
-        at = 0
+    if claim.at is not None and claim.at > _LARGEST_SIZE:
+        return "checkpoint_form", f"its `at` {claim.at} is no time"
+    wrong = _wrong_row(row, claim) if stored else None
+    at = claim.at if claim.at is not None else row.at
     claims.sizes.append(claim.size)
-    claims.ats.append(at)
+    claims.ats.append(at if type(at) is int and 0 <= at <= _LARGEST_SIZE else -1)
+    claims.timed.append(claim.at is not None)
     claims.roots += claim.root
     claims.digests.append(sha256(row.note.strip("\n").encode()).digest()[:16])
     return wrong
+
+
+def _wrong_row(row: NoteRow, claim: Claim) -> tuple[str, str] | None:
+    """What the row beside a note says otherwise than the note."""
+    if type(row.size) is not int or row.size != claim.size:
+        return "checkpoint_form", f"its row says size {row.size!r:.30}, its note {claim.size}"
+    if type(row.at) is not int or not 0 <= row.at <= _LARGEST_SIZE:
+        return "checkpoint_form", f"its `at` {row.at!r:.30} is no time"
+    if claim.at not in (None, row.at):
+        return "checkpoint_form", f"its row says that it was signed at {row.at}, its note at {claim.at}"
+    return None
 
 
 def _is_about(origin: str, tenant: str) -> bool:
@@ -155,11 +168,12 @@ class Held:
 
     def _hold(self, claims: Claims, index: int) -> None:
         self.holding += 1
-        stored = claims.source in _WITH_ROW
+        at = claims.ats[index]
         found = Checkpoint(
             size=claims.sizes[index],
             root=claims.root(index).hex(),
-            at=claims.ats[index] if stored else None,
+            at=at if at >= 0 else None,
+            at_signed=bool(claims.timed[index]),
             source=claims.source,
         )
         if claims.source in _OWN:

@@ -124,7 +124,7 @@ def _tenant(tenant: Tenant, *, good: bool) -> list[str]:
 
 
 def _checkpoint(found: Checkpoint) -> str:
-    when = "" if found.at is None else f" of {_time(found.at)}"
+    when = "" if found.at is None else f" of {_time(found.at)}{'' if found.at_signed else ', a time that is not signed'}"
     return f"checkpoint {found.size:,}{when} ({found.source})"
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 _ED25519 = b"\x01"
 _SAFE = frozenset(string.ascii_letters + string.digits + "._-")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+_AT = re.compile(r"at (0|[1-9][0-9]{0,18})")
 
 
 class NoteError(ValueError):
@@ -104,11 +105,15 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a signed checkpoint says: that the tree `origin` had this root at this size."""
+    """What a signed checkpoint says: that the tree `origin` had this root at this size.
+
+    `at`: when it was signed, in microseconds since the epoch; `None` where it does not say so, as early ones don't.
+    """
 
     origin: str
     size: int
     root: bytes
+    at: int | None
 
 
 def read_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Claim:
@@ -119,15 +124,16 @@ def read_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Claim:
     try:
         signed = SignedNote.parse(note)
         lines = signed.text[:-1].split("\n")
-        root = _strict_base64(lines[2]) if len(lines) == 3 else None
-        if root is None or len(root) != 32 or not _SIZE.fullmatch(lines[1]):
-            raise NoteError("a checkpoint has three lines: its name, its size and a root of 32 bytes")
+        root = _strict_base64(lines[2]) if len(lines) in (3, 4) else None
+        at = _AT.fullmatch(lines[3]) if len(lines) == 4 else None
+        if root is None or len(root) != 32 or not _SIZE.fullmatch(lines[1]) or (len(lines) == 4 and at is None):
+            raise NoteError("a checkpoint has three lines: its name, its size and a root of 32 bytes; then its time, `at …`")
         signer = signed.verify(keys)
     except UnicodeError as error:
         raise NoteError("it is no text in UTF-8") from error
     if signer.name != lines[0]:
         raise NoteError(f"the key of `{signer.name}` signed it, but it is about `{lines[0]}`")
-    return Claim(lines[0], int(lines[1]), root)
+    return Claim(lines[0], int(lines[1]), root, None if at is None else int(at[1]))
 
 
 def claimed_origin(note: str) -> str:

@@ -38,7 +38,9 @@ class Checkpoint:
     root: str
     """Hex."""
     at: int | None
-    """Microseconds since the epoch, as the database has it; a note itself names no time."""
+    """When it was signed, in microseconds since the epoch, as the note says; where it doesn't, as the database has it."""
+    at_signed: bool
+    """Whether the note itself says so, under its signature."""
     source: str
     """`newest`, `stored`, `published`, `exported`, or the name that it was given under."""
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from remit.contracts.problems import render
 from remit.errors import ConfigError
 from remit.export.metrics import JournalCounts, JournalFold
 from remit.journal.events import Event, EventType
+from remit.replay.recorded import Choice
+from remit.replay.report import Replayed
 from remit_verify import verify
 
 PAYEE = "XY99000000000000000001"
@@ -99,6 +102,7 @@ def test_a_recorded_run_comes_in_with_its_decisions_outcomes_and_origins(project
         EventType.RUN_CLOSED,
     ]
     assert events[0].body["imported"]["id"] == "made-up/1"
+    assert events[0].header.refs["imported"] == "agentdojo"
     paid = events[3].body
     assert (paid["verdict"]["kind"], paid["labels"]["recipient"]) == (
         "allow",
@@ -148,16 +152,52 @@ def test_the_written_policy_is_judged_on_imported_runs(project: Path) -> None:
     assert found["by"]["rule"][0]["rule"] == "payee-from-a-subject"
 
 
-def test_no_metric_counts_an_imported_run(project: Path) -> None:
-    imported(project, recorded(1, READ, pay()))
-
+def counted(project: Path) -> JournalCounts:
     async def use() -> JournalCounts:
         async with Remit(project) as remit:
             return JournalFold(remit.leaves).catch_up(2**62)
 
-    counts = asyncio.run(use())
-    assert counts.events == 6
+    return asyncio.run(use())
+
+
+def test_no_metric_counts_an_imported_run(project: Path) -> None:
+    imported(project, recorded(1, READ, pay()))
+    counts = counted(project)
+    assert (counts.events, counts.imports) == (6, {("agentdojo-banking",): 1})
     assert (counts.runs, counts.decisions, counts.outcomes, counts.run_s) == ({}, {}, {}, {})
+
+
+def test_an_imported_run_that_was_erased_still_counts_as_that_and_as_nothing_else(project: Path) -> None:
+    imported(project, recorded(1, READ, pay(), ("get_iban", {}, "", "TypeError: no")))
+    before = counted(project)
+    (project / "record.cedar").write_text('@id("all") permit (principal, action == Action::"erase", resource);')
+
+    async def erase() -> None:
+        async with Remit(project) as remit:
+            runs = remit.archive.runs()
+            person = next(iter(remit.project.people))
+            done = await remit.erasure.erase(runs, token=remit.person_token(person), reason="asked")
+            assert len(done.runs) == 1
+            assert {event.body for event in remit.journal.reader.events(runs[0].run)} == {None}
+
+    asyncio.run(erase())
+    after = counted(project)
+    assert after.on_register.pop(("run.erased",)) == 1
+    assert after == replace(before, events=before.events + 1)
+
+
+def test_a_replay_says_of_an_imported_run_where_it_took_place_and_still_decides_it_again(project: Path) -> None:
+    imported(project, recorded(1, READ, pay()))
+
+    async def use() -> list[Replayed]:
+        async with Remit(project) as remit:
+            return [(await remit.replays.replay(Choice(last=9), level)).runs[0] for level in (0, 1, 2)]
+
+    shown, again, decided = asyncio.run(use())
+    assert (shown.result, len(shown.lines)) == ("verified", 2)
+    said = "it took place elsewhere and was imported (agentdojo); `remit backtest` judges what it called"
+    assert (again.result, again.why) == ("undetermined", said)
+    assert (decided.result, [one.reproduced for one in decided.decisions]) == ("identical", [True, True])
 
 
 def test_no_tool_is_ever_called_by_an_import(project: Path) -> None:

@@ -35,6 +35,16 @@ def test_a_replay_shows_every_call_and_decision_and_the_result(shop: Shop) -> No
     assert shown.splitlines()[-1] == "2 runs · 4 calls · 4 decisions · 1 identical · 0 diverged · 1 undetermined"
 
 
+def test_what_keeps_many_runs_from_being_told_is_said_once_for_all_of_them(shop: Shop, tmp_path: Path) -> None:
+    for _ in range(3):
+        start(shop, "ask", "DE0933")
+    page = tmp_path / "page.html"
+    shown = remit(shop, "replay", "--last", "5", "--html", str(page))
+    why = "3 undetermined: it is not ended (held); the 1 step so far came out the same"
+    assert shown.splitlines()[-2:] == [why, "3 runs · 3 calls · 3 decisions · 0 identical · 0 diverged · 3 undetermined"]
+    assert page.read_text().count(why) == 1
+
+
 def test_the_json_counts_and_tells_each_run(shop: Shop) -> None:
     made = start(shop, "propose", "hello")
     found = remit_json(shop, "replay", "--last", "5")

@@ -135,6 +135,7 @@ async def test_replays_and_undos_are_no_runs_of_the_contract(story: Story) -> No
         opened = Draft(
             type=EventType.RUN_OPENED,
             actor="agent/shop/tells",
+            refs={"undoes": story.told},
             body={"contract": f"undo:{story.told}", "request": {}, "on_behalf_of": "person/lee"},
         )
         closed = Draft(
@@ -160,9 +161,9 @@ async def test_runs_of_others_count_as_that_and_nothing_else(story: Story) -> No
                 type=leaf.type,
                 actor=leaf.header.actor,
                 span=leaf.header.span,
-                refs=leaf.header.refs,
+                refs={**leaf.header.refs, **({"imported": "somebody"} if leaf.header.n == 1 else {})},
                 verdict="imported" if leaf.type is EventType.RUN_CLOSED else leaf.header.verdict,
-                body={**leaf.told, "imported": {"of": "somebody"}} if leaf.header.n == 1 else leaf.body,
+                body=leaf.body,
             )
             for leaf in seen
             if leaf.type in (EventType.RUN_OPENED, EventType.CALL_DECIDED, EventType.CALL_COMPLETED, EventType.RUN_CLOSED)

@@ -17,10 +17,12 @@ from project import Shop, make_shop, write_action
 from remit import Remit
 from remit.errors import StorageError
 from remit.journal.events import Draft, EventType
+from remit.journal.journal import system_clock
 from remit.journal.merkle import Tree
 from remit.journal.notes import CheckpointKey, open_checkpoint, origin
 from remit.journal.publishing import anchor
-from remit.journal.sequencer import Sequencer, TreeHead, read_head
+from remit.journal.sequencer import PUBLISH_US, Sequencer, TreeHead, read_head
+from remit_verify import verify
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +71,7 @@ async def test_a_project_that_is_closed_has_every_event_in_its_tree(shop: Shop) 
     assert head.size == len(hashes) == 12
     assert head.root == root_over(hashes)
     checkpoint = open_checkpoint(head.note, verifier_key(shop))
-    assert (checkpoint.size, checkpoint.root) == (head.size, head.root)
+    assert (checkpoint.size, checkpoint.root, checkpoint.at) == (head.size, head.root, head.at)
     published = (shop.folder / ".remit" / "checkpoints" / "shop.txt").read_text()
     assert published.endswith(f"{head.note}\n")
 
@@ -90,6 +92,24 @@ async def test_events_are_integrated_while_the_process_goes_on(shop: Shop) -> No
         assert head_of(remit).size
         await sequencer.close()
         assert head_of(remit).size == len(hashes_of(remit)) == 8
+
+
+async def test_what_is_published_later_is_stored_under_the_time_that_was_signed(shop: Shop) -> None:
+    now = [system_clock()]
+    async with Remit(shop.folder, clock=lambda: now[0]) as remit:
+        await remit.run("writing", {"order": 1})
+        await remit.sequencer.integrate()
+        await remit.run("writing", {"order": 1})
+        signed = await remit.sequencer.integrate()
+        now[0] += PUBLISH_US
+        await remit.sequencer.integrate()
+        with remit.database.engine.connect() as connection:
+            at, note = connection.execute(
+                text("SELECT at, note FROM checkpoints WHERE size = :size"), {"size": signed.size}
+            ).one()
+    assert (at, note) == (signed.at, signed.note)
+    assert open_checkpoint(note, verifier_key(shop)).at == at
+    assert verify(shop.folder).findings == ()
 
 
 async def test_two_processes_write_one_tree(shop: Shop) -> None:

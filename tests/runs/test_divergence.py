@@ -156,5 +156,20 @@ async def test_an_agent_from_elsewhere_that_proposes_another_call_at_a_recorded_
         await propose_in_turn(remit, other, ("payments.refund", LARGE))
     run = remit.engine.run_of("away", "one")
     assert run is not None
-    assert remit.journal.reader.events(run)[-1].header.verdict == "failed"
+    closed = remit.journal.reader.events(run)[-1]
+    assert (closed.header.verdict, closed.body["reason"].startswith("step 1 of run")) == ("diverged", True)
+    (case,) = remit.cases.list("shop", kind="diverged")
+    assert (case.run, case.reason) == (run, closed.body["reason"])
     assert [line.split()[2] for line in shop.ledger()] == ["1"]
+
+
+async def test_an_agent_that_breaks_because_another_run_diverged_has_not_diverged_itself(remit: Remit) -> None:
+    await propose_in_turn(remit, ("put.safe", {"value": 1}), ("payments.refund", LARGE))
+    with pytest.raises(Diverged):
+        async with remit.gate("away").run({}, request_key="outer"):
+            await propose_in_turn(remit, ("put.safe", {"value": 2}))
+    ended = {
+        key: remit.journal.reader.events(remit.engine.run_of("away", key) or "")[-1].header.verdict
+        for key in ("one", "outer")
+    }
+    assert ended == {"one": "diverged", "outer": "failed"}

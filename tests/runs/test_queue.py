@@ -73,7 +73,7 @@ async def work_until(remit: Remit, runs: list[str], **pace: Any) -> None:
     stop = asyncio.Event()
     worker = asyncio.ensure_future(remit.engine.work(stop, poll_ms=5, **pace))
     async with asyncio.timeout(60):
-        while not all(remit.engine.is_closed(run) for run in runs):
+        while not all(remit.engine.is_closed(run) for run in runs):  # noqa: ASYNC110 - it is the database that tells
             await asyncio.sleep(0.01)
     stop.set()
     await worker
@@ -119,7 +119,7 @@ async def test_two_workers_that_look_at_once_share_the_runs(remit: Remit, shop: 
         stop = asyncio.Event()
         workers = [asyncio.ensure_future(each.engine.work(stop, poll_ms=1, at_once=3)) for each in (remit, other)]
         async with asyncio.timeout(60):
-            while not all(remit.engine.is_closed(run) for run in runs):
+            while not all(remit.engine.is_closed(run) for run in runs):  # noqa: ASYNC110 - it is the database that tells
                 await asyncio.sleep(0.01)
         stop.set()
         await asyncio.gather(*workers)
@@ -170,7 +170,7 @@ HOME = Path(__file__).parent.parent.parent
         stop = asyncio.Event()
         worker = asyncio.ensure_future(first.engine.work(stop, poll_ms=1, drain_s=0))
         async with asyncio.timeout(20):
-            while not (shop.folder / "begun").exists():
+            while not (shop.folder / "begun").exists():  # noqa: ASYNC110 - it is the database that tells
                 await asyncio.sleep(0.01)
             stop.set()
             await worker
@@ -189,7 +189,7 @@ async def test_what_can_not_go_on_rests_longer_each_time(remit: Remit, shop: Sho
     rests: list[int] = []
     now = remit.clock()
     for _ in range(3):
-        async with Remit(shop.folder, clock=lambda: now) as changed:
+        async with Remit(shop.folder, clock=lambda now=now: now) as changed:
             [lease] = queue_of(changed).claim(1, {})
             with pytest.raises(RunError):
                 await changed.engine.drive_leased(lease)

@@ -242,12 +242,14 @@ def sign_with_another_key(to: Tampered) -> str:
 
 
 def rewrite_checkpoint(to: Tampered) -> str:
-    what = to.chance.choice(["row", "size", "note"])
+    what = to.chance.choice(["row", "size", "at", "note"])
     size, note = to.one("SELECT size, note FROM checkpoints")
     if what == "row":
         to.execute("DELETE FROM checkpoints WHERE size = ?", size)
     elif what == "size":
         to.execute("UPDATE checkpoints SET size = ? WHERE size = ?", size + 7, size)
+    elif what == "at":
+        to.execute("UPDATE checkpoints SET at = at + ? WHERE size = ?", to.chance.choice([-1, 1]), size)
     else:
         other = to.one("SELECT note FROM checkpoints WHERE size <> ?", size)[0]
         to.execute("UPDATE checkpoints SET note = ? WHERE size = ?", other, size)

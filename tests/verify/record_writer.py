@@ -74,8 +74,9 @@ class Signer:
     def verifier_key(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(self.data).decode()}"
 
-    def sign(self, size: int, root: bytes) -> str:
-        text = f"{self.name}\n{size}\n{base64.b64encode(root).decode()}\n"
+    def sign(self, size: int, root: bytes, at: int | None = None) -> str:
+        """A checkpoint; without `at` one of the first ones, which name no time."""
+        text = f"{self.name}\n{size}\n{base64.b64encode(root).decode()}\n" + ("" if at is None else f"at {at}\n")
         signature = base64.b64encode(self.key_id + self.private.sign(text.encode())).decode()
         return f"{text}\n— {self.name} {signature}\n"
 
@@ -190,7 +191,7 @@ class RecordWriter:
         size, root = len(hashes), tree_root(hashes)
         self.connection.execute("DELETE FROM trees WHERE tenant = ?", (tenant,))
         signer = self.signer(tenant)
-        note = signer.sign(size, root)
+        note = signer.sign(size, root, self.now)
         self.connection.execute(
             "INSERT INTO trees (tenant, size, seq, root, note, at) VALUES (?, ?, ?, ?, ?, ?)",
             (tenant, size, leaves[-1][0] if leaves else 0, root, note, self.now),

@@ -130,7 +130,7 @@ def run_sql(sql: str, *parameters: Any) -> Callable[[RecordWriter], Any]:
 def sign_again(writer: RecordWriter, tenant: str, root: bytes, *, signer: Signer | None = None) -> None:
     """The last checkpoint, stored anew with another root or signer."""
     size = len(writer.leaves[tenant])
-    note = (signer or writer.signer(tenant)).sign(size, root)
+    note = (signer or writer.signer(tenant)).sign(size, root, writer.now)
     writer.connection.execute("UPDATE checkpoints SET note = ? WHERE tenant = ? AND size = ?", (note, tenant, size))
 
 
@@ -142,6 +142,15 @@ def another_signer(writer: RecordWriter) -> None:
 def key_of_another_tenant(writer: RecordWriter) -> None:
     root = tree_root([hashed for _, hashed in writer.leaves["shop"]])
     sign_again(writer, "shop", root, signer=writer.signer("büro/1"))
+
+
+def sign_older(writer: RecordWriter) -> None:
+    """A checkpoint that names a time before that of a smaller one, signed and stored as it should be."""
+    root = tree_root([hashed for _, hashed in writer.leaves["shop"]])
+    size = len(writer.leaves["shop"])
+    note = writer.signer("shop").sign(size, root, 5)
+    sql = "UPDATE checkpoints SET note = ?, at = 5 WHERE tenant = 'shop' AND size = ?"
+    writer.connection.execute(sql, (note, size))
 
 
 def hand_back(writer: RecordWriter) -> None:
@@ -213,7 +222,9 @@ CASES: list[tuple[str, set[str], Callable[[RecordWriter], Any]]] = [
     ("keys without events", {"keys_without_events"}, run_sql("INSERT INTO run_keys VALUES ('run-none', NULL, NULL)")),
     ("a row without events", {"run_without_events"}, run_sql("INSERT INTO runs VALUES ('run-none', 'shop', 'held', NULL)")),
     ("an outcome of an open run", {"run_row"}, run_sql("UPDATE runs SET outcome = 'done' WHERE status = 'running'")),
-    ("an older checkpoint behind", {"checkpoint_order"}, run_sql("UPDATE checkpoints SET at = 5 WHERE size > 100")),
+    ("an older checkpoint behind", {"checkpoint_order"}, sign_older),
+    ("a checkpoint that is said to be older", {"checkpoint_form"}, run_sql("UPDATE checkpoints SET at = at - 1")),
+    ("a tree that is said to be older", {"checkpoint_form"}, run_sql("UPDATE trees SET at = at - 1")),
     ("no journal", {"journal_missing"}, run_sql("DELETE FROM about")),
     *(
         (f"no table {table}", {"table_missing"}, run_sql(f"DROP TABLE {table}"))
@@ -342,11 +353,42 @@ def test_given_checkpoints_of_a_fork_of_another_journal_or_by_another_key_are_fi
         verified(writer, since={"empty.txt": "\n"})
 
 
+def test_a_checkpoint_names_the_time_that_it_was_signed_also_where_no_database_stands_beside_it(writer: RecordWriter) -> None:
+    size, at, note = writer.connection.execute(
+        "SELECT size, at, note FROM checkpoints WHERE tenant = 'shop' ORDER BY size DESC LIMIT 1"
+    ).fetchone()
+    shop = verified(writer, since={"one.txt": note}).tenants[1]
+    for found in (shop.checkpoint, shop.given):
+        assert found is not None
+        assert (found.size, found.at, found.at_signed) == (size, at, True)
+
+
+def test_checkpoints_of_before_times_were_signed_hold_and_their_time_is_not_taken_for_signed(writer: RecordWriter) -> None:
+    """A record that was begun by an earlier version, and is gone on with by this one."""
+    execute = writer.connection.execute
+    rows = execute("SELECT size, at, note FROM checkpoints WHERE tenant = 'shop' ORDER BY size").fetchall()
+    early = {size: writer.signer("shop").sign(size, base64.b64decode(note.split("\n")[2])) for size, _, note in rows[:-1]}
+    for size, note in early.items():
+        execute("UPDATE checkpoints SET note = ? WHERE tenant = 'shop' AND size = ?", (note, size))
+    published = writer.published / "shop.txt"
+    published.write_text("".join(f"{note}\n" for note in (*early.values(), rows[-1][2])))
+    size, note = list(early.items())[-1]
+    report = verified(writer, since={"early.txt": note})
+    assert report.findings == ()
+    shop = report.tenants[1]
+    assert shop.checkpoint is not None
+    assert shop.given is not None
+    assert (shop.checkpoint.size, shop.checkpoint.at_signed) == (rows[-1][0], True)
+    assert (shop.given.size, shop.given.at, shop.given.at_signed) == (size, None, False)
+
+
 SPOILED: list[Callable[[str], str]] = [
     lambda note: note.replace("\n\n", "\n"),
     lambda note: note[:-1],
     lambda note: "",
     lambda note: note + note,
+    lambda note: note.replace("at ", "at 0", 1),
+    lambda note: note.replace("at ", "by ", 1),
 ]
 
 

@@ -69,6 +69,7 @@ def recording_of(run: Mapping[str, Any], specs: Mapping[str, ToolSpec]) -> Forei
     steps = [_step(step, run["suite"], specs) for step in run["steps"]]
     return ForeignRecording(
         key=f"agentdojo/{run['suite']}/{run['id']}",
+        importer="agentdojo",
         request={"prompt": run["user_prompt"]},
         steps=steps,
         output={"answer": run.get("final_output")},

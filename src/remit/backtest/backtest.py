@@ -122,6 +122,7 @@ class Backtest:
         self._elsewhere: dict[tuple[str, str], tuple[tuple[Reserved, ...], Demand]] = {}
         self._unreadable: dict[str, str] = {}
         self._lost_until = 0
+        self._undos: set[str] = set()
         self._on_compared = on_compared
         self.result = Result()
 
@@ -138,8 +139,16 @@ class Backtest:
 
     def _take(self, entry: PastEvent) -> None:
         header = entry.header
+        if entry.opens_undo:
+            self._undos.add(header.run)
         if entry.contract != self._scope.contract:
-            self._take_elsewhere(entry)
+            self._take_elsewhere(entry, "tenant/")
+            return
+        if header.run in self._undos:
+            # A person's doing, under terms of its own; in limits it counts as it was recorded.
+            self._take_elsewhere(entry, "")
+            if header.type == EventType.RUN_CLOSED:
+                self._undos.discard(header.run)
             return
         match header.type:
             case EventType.RUN_OPENED:
@@ -386,9 +395,10 @@ class Backtest:
             tally.let_through.add(call.demand, 1)
             effects.let_through[call.step] = (tally, call.demand)
 
-    # Other contracts share the tenant's limits
+    # Other contracts share the tenant's limits, and undos those of the contract as well
 
-    def _take_elsewhere(self, entry: PastEvent) -> None:
+    def _take_elsewhere(self, entry: PastEvent, shared: str) -> None:
+        """Count what a call that is not judged has reserved in the limits whose meters' names begin with `shared`."""
         header = entry.header
         key = (header.run, header.span)
         if header.type == EventType.CALL_DECIDED and header.verdict == "allow":
@@ -396,7 +406,7 @@ class Backtest:
             if body is None:
                 self._lost_until = max(self._lost_until, header.at + LONGEST_WINDOW_US)
                 return
-            reserved = tuple(one for one in _reserved(body) if one.meter.startswith("tenant/"))
+            reserved = tuple(one for one in _reserved(body) if one.meter.startswith(shared))
             if reserved:
                 self._elsewhere[key] = (reserved, _demand(body))
                 for world in (self._before, self._after):

@@ -138,7 +138,7 @@ class Gathering:
 
     def _take(self, entry: PastEvent) -> None:
         header = entry.header
-        if header.type == EventType.RUN_OPENED and self._has(header.run, header.at):
+        if header.type == EventType.RUN_OPENED and self._has(header.run, header.at) and not entry.opens_undo:
             self._open(entry)
         run = self._runs.get(header.run)
         if run is None:

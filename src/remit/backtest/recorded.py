@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Select, and_, func, select
 
 from remit.journal import events
-from remit.journal.events import EventType, Header, Row
+from remit.journal.events import UNDOES, EventType, Header, Row
 from remit.journal.vault import RunKeys, Vault, WrappedKeys
 from remit.limits.meters import Quantity
 from remit.storage import schema
@@ -132,6 +133,11 @@ class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
     keys: RunKeys
 
+    @property
+    def opens_undo(self) -> bool:
+        """Whether a run begins here that undoes another one: what it calls is no doing of the contract's agent."""
+        return UNDOES in self.header.refs
+
     def body(self, kind: type[T]) -> T | None:
         """The redacted body; `None` where it was erased. Raises `StorageError` (code `record_corrupt`)."""
         plain = events.plain_body(self.row, self.header, self.keys)
@@ -216,11 +222,14 @@ class RecordReader:
         return min(found for found in (begun, counted, self.end() + 1) if found is not None)
 
     def last_runs(self, contract: str, count: int) -> Mapping[str, int]:
-        """The newest runs of a contract, and when they were opened."""
-        query = select(_R.run, _R.opened_at).where(_R.tenant == self._tenant, _R.contract == contract)
+        """The newest runs of a contract, undos left out, and when they were opened."""
+        first = schema.runs.join(schema.events, (_E.run == _R.run) & (_E.n == 1))
+        query = select(_R.run, _R.opened_at, _E.header).select_from(first)
+        query = query.where(_R.tenant == self._tenant, _R.contract == contract)
         with storage_errors("look for runs"), self._database.engine.connect() as connection:
-            found = connection.execute(query.order_by(_R.opened_at.desc(), _R.run).limit(count)).all()
-        return {row.run: row.opened_at for row in found}
+            rows = connection.execute(query.order_by(_R.opened_at.desc(), _R.run))
+            own = (row for row in rows if UNDOES not in msgspec.json.decode(bytes(row.header)).get("refs", {}))
+            return {row.run: row.opened_at for row in islice(own, count)}
 
     def contracts(self) -> list[str]:
         """The contracts that have runs on record."""

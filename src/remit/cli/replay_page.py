@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
-from remit.cli.replay_table import act_text, arguments, chance_text, values
+from remit.cli.replay_table import act_text, arguments, chance_text, change_text, values
 from remit.replay.report import ReplayReport
 from remit.terminal import clock_time, printable, span_text
 
@@ -101,6 +101,9 @@ def _report(report: ReplayReport) -> Iterator[str]:
     yield f'<div class="dim">{_text(report.tenant)} · level {report.level}{code} · {clock_time(report.at)} UTC</div>'
     yield f'<p class="dim">{_LEVELS[report.level]} What is shown is what the record shows: redacted.</p>'
     yield from _counts(report.counts)
+    for why, count in report.reasons:
+        if count > 1:
+            yield f'<p class="note">{count:,} undetermined: {_text(why)}</p>'
     for each in report.runs:
         yield from _run(each)
 
@@ -134,6 +137,8 @@ def _run(each: Replayed) -> Iterator[str]:
 def _summary(recorded: RecordedRun, result: str) -> str:
     opened: dict[str, Any] = cast("dict[str, Any]", recorded.events[0].body or {}) if recorded.events else {}
     about = values(opened.get("request"), 120) if opened else ""
+    if recorded.undoes:
+        about = f"undoes {recorded.undoes.removeprefix('run-')[:8]}"
     behalf = f' <span class="dim">for {_text(opened["on_behalf_of"])}</span>' if opened.get("on_behalf_of") else ""
     return (
         f"<summary><code>{_text(recorded.run.removeprefix('run-')[:8])}</code><span>{_text(recorded.contract)}</span>"
@@ -196,6 +201,8 @@ def _end(recorded: RecordedRun) -> str:
 def _cohort(cohort: Cohort) -> Iterator[str]:
     yield f"<h1>What if: {_text(_plain(cohort.change.text))}</h1>"
     yield f'<div class="dim">{clock_time(cohort.at)} UTC · {_times(cohort.samples)} with the change, and as often without</div>'
+    if change_text(cohort) != cohort.change.text:
+        yield f'<div class="dim">change: {_text(_plain(change_text(cohort)))}</div>'
     yield '<p class="dim">Models were asked live, tools answered, no write was sent; nothing of this counts in any metric.</p>'
     yield from _counts(cohort.counts)
     yield '<div class="wide"><table><thead><tr><th></th><th>how trials end</th><th>calls</th><th>cost</th>'
@@ -221,10 +228,16 @@ def _times(samples: int) -> str:
 
 def _tried(each: TriedRun) -> Iterator[str]:
     otherwise = bool(each.changed) and each.is_otherwise
-    result = "not tried" if each.why else "otherwise" if otherwise else "as before"
+    apart = each.apart
+    same = "as before" if apart is None else "does otherwise"
+    result = "not tried" if each.why else "ends otherwise" if otherwise else same
     yield f'<details class="run"{" open" if otherwise else ""}>{_summary(each.recorded, result)}<div>'
     if each.why:
         yield f'<p class="note">{_text(each.why)}</p>'
+    if apart is not None:
+        at = "the end" if apart.step == "end" else f"step {apart.step}"
+        said = f"At {at}: {apart.before}; with the change {apart.after}"
+        yield f'<p class="note">{_text(_plain(said))}</p>'
     for title, trials in (("Without the change", each.baseline), ("With the change", each.changed)):
         for number, trial in enumerate(trials, start=1):
             which = f" ({number} of {len(trials)})" if len(trials) > 1 else ""

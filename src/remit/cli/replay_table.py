@@ -37,6 +37,7 @@ def report_lines(report: ReplayReport) -> list[Text]:
     for each in report.runs:
         made += [*_run(each, report), line("")]
     made += _diverged(report)
+    made += _undetermined(report)
     made.append(line(*_summary(report)))
     return made
 
@@ -65,6 +66,13 @@ def _diverged(report: ReplayReport) -> Iterator[Text]:
         if each.divergence is not None:
             at = each.divergence.step
             yield line((f"{each.recorded.run}", "bold"), f" diverged at {_step(at)}: {each.cause}")
+
+
+def _undetermined(report: ReplayReport) -> Iterator[Text]:
+    """Why, once for all of which it is the same; where nearly every run has a reason of its own, each stands with its run."""
+    for why, count in report.reasons:
+        if count > 1:
+            yield from hanging(line((f"{count} undetermined", UNTRUSTED), ": "), line(why), 4, width())
 
 
 def _step(step: str) -> str:
@@ -96,6 +104,8 @@ def title(recorded: RecordedRun, now: int) -> list[Part]:
     parts.append(f" · release {recorded.release[:6]} · {short_time(recorded.opened_at, now)}")
     if opened.get("on_behalf_of"):
         parts.append(f" · for {str(opened['on_behalf_of']).removeprefix('person/')}")
+    if recorded.undoes:
+        parts.append(f" · undoes {recorded.undoes.removeprefix('run-')[:8]}")
     return [*parts, " · ", (recorded.outcome, style_of(recorded.outcome))]
 
 
@@ -182,7 +192,7 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
         made += _tried(each, cohort.at)
     made.append(line(""))
     times = "once" if cohort.samples == 1 else f"{cohort.samples} times"
-    made.append(line(f"change: {cohort.change.text}; each run tried {times} with it, and as often without"))
+    made.append(line(f"change: {change_text(cohort)}; each run tried {times} with it, and as often without"))
     for name in ("baseline", "changed"):
         made.append(line(f"  {name:<9}", *_arm(cohort.arm(name))))
     made.append(line("differences by run, with the change against without it, and how likely chance alone makes as much:"))
@@ -193,6 +203,12 @@ def cohort_lines(cohort: Cohort) -> list[Text]:
     parts: list[Part] = [f"{_many(counts['runs'], 'run')} · {counts['tried']} tried · {counts['otherwise']} end otherwise"]
     parts.append(f" · {counts['missed']} trials missed an answer · {counts['simulated']} writes simulated, none sent")
     return [*made, line(*parts)]
+
+
+def change_text(cohort: Cohort) -> str:
+    """The change, and where that says more, which parts of which release are others with it; nothing else is."""
+    parts = [f"{', '.join(parts)} of `{contract}`" for contract, parts in cohort.parts.items() if [*parts] != [cohort.change.text]]
+    return f"{cohort.change.text} (in the release: {'; '.join(parts)})" if parts else cohort.change.text
 
 
 def chance_text(p_value: float) -> str:
@@ -210,8 +226,12 @@ def _tried(each: TriedRun, now: int) -> Iterator[Text]:
     if each.why:
         yield line(*title(each.recorded, now), "   ", ("not tried", UNTRUSTED), f": {each.why}")
         return
-    mark = ("otherwise", "bold") if each.is_otherwise else ("as before", "dim")
+    apart = each.apart
+    mark = ("ends otherwise", "bold") if each.is_otherwise else ("as before", "dim") if apart is None else ("does otherwise", "")
     yield line(*title(each.recorded, now), "   ", mark)
+    if apart is not None:
+        said = f"at {_step(apart.step)}: {apart.before}; with the change {apart.after}"
+        yield from _below("", [said], width())
     for name, trials in (("without", each.baseline), ("with", each.changed)):
         for trial in trials if each.is_otherwise else ():
             said = f" {trial.reason}" if trial.reason else ""

@@ -194,7 +194,8 @@ class Story:
                 assert_never(never)
 
     def _changed(self, body: dict[str, Any]) -> str:
-        paths = [name_text(str(change.get("path"))) for change in body.get("changes") or []]
+        changes: list[dict[str, Any]] = body.get("changes") or []
+        paths = [name_text(str(change["path"])) for change in changes]
         return ", ".join(paths) or "nothing"
 
     def _asked_at(self, decided: Event) -> int:

@@ -104,6 +104,7 @@ def _fate(foreseen: Foreseen) -> str:
 
 
 _STYLES = {"undone": "green", "held": "yellow", "nothing to do": "dim", "left": "red"}
+_WOULD_BE = {"undone": "would be undone", "held": "would be held", "nothing to do": "nothing to do", "left": "would be left"}
 
 
 def _outlook_lines(outlook: Outlook) -> Iterator[Text]:
@@ -119,7 +120,7 @@ def _outlook_lines(outlook: Outlook) -> Iterator[Text]:
     for each in outlook.foreseen:
         fate, call = _fate(each), each.call
         args = " ".join(pairs(dict(each.shown), None if width() is None else 60))
-        said = line((name_text(call.undoes), "bold"), f"  by {call.tool}  {args}  ", (fate, _STYLES[fate]))
+        said = line((name_text(call.undoes), "bold"), f"  by {call.tool}  {args}  ", (_WOULD_BE[fate], _STYLES[fate]))
         if each.why:
             said.append(f": {each.why}")
         yield from hanging(line(f"{call.step:>5}  "), said, _STEP, width())

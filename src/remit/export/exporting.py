@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,12 +13,18 @@ from remit.export.lines import event_line, record_lines
 from remit.export.ocsf import Ocsf
 from remit.export.otlp import Encoder, Sender
 from remit.export.traces import trace_of
-from remit.journal.events import Draft, EventType
-from remit.journal.leaves import LeafReader, Selection
+from remit.journal.events import UNDOES, Draft, EventType
+from remit.journal.leaves import Leaf, LeafReader, Selection
 from remit.journal.redaction import Redactor
 from remit.journal.register import SYSTEM, Register
 from remit.journal.sequencer import Sequencer
 from remit.values import Json
+
+
+def first_of_undone(reader: LeafReader, leaves: Sequence[Leaf]) -> Leaf | None:
+    """The first leaf of the run that a run undoes, if it undoes one. Raises as the reader does."""
+    undone = leaves[0].header.refs.get(UNDOES)
+    return None if undone is None else reader.event(undone, 1)
 
 
 class Exporting:
@@ -66,9 +72,11 @@ class Exporting:
         encoder = self.encoder()
         await self._note(Format.OTLP, selection, to=sender.url, by=by, said={"runs": len(runs)})
         sent = 0
+        register = self.leaves.register_by_run()
         try:
             for run in runs:
-                spans = trace_of(self.leaves.run(run))
+                leaves = self.leaves.run(run)
+                spans = trace_of(leaves, register=register.get(run, ()), undone=first_of_undone(self.leaves, leaves))
                 for request in encoder.requests(spans):
                     await sender.send(request)
                 sent += len(spans)

@@ -1,4 +1,4 @@
-"""Live traces: runs that ended in this process, sent in the background.
+"""Live traces: runs that ended in this process, and what was done to ended ones here, sent in the background.
 
 No run waits for it, and nothing that goes wrong here reaches one. What does not arrive is kept and tried again; what is
 left when the process ends is said once, with the command that sends it.
@@ -13,9 +13,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import msgspec
+
 from remit.errors import RemitError
+from remit.export.exporting import first_of_undone
 from remit.export.otlp import Encoder, Sender
-from remit.export.traces import trace_of
+from remit.export.traces import trace_at_closing, trace_of_afterwards
 from remit.journal.leaves import LeafReader
 
 _log = logging.getLogger("remit")
@@ -26,6 +29,14 @@ _GRACE_S = 5.0
 """How long the end of the process waits for it."""
 _FIRST_REST_S, _LONGEST_REST_S = 1.0, 60.0
 _NAMED = 5
+
+
+class _Due(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be sent: a run as a whole, or event `n` of a chain, its own or the register, that came afterwards."""
+
+    run: str
+    chain: str = ""
+    n: int = 0
 
 
 class LiveTraces:
@@ -45,7 +56,7 @@ class LiveTraces:
         self._sender = sender
         self._announce = announce
         self._grace_s = grace_s
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[_Due] = deque()
         self._lost = 0
         self._said = ""
         self._task: asyncio.Task[None] | None = None
@@ -55,7 +66,14 @@ class LiveTraces:
 
     def closed(self, run: str) -> None:
         """A run has ended: send it soon."""
-        self._waiting.append(run)
+        self._add(_Due(run=run))
+
+    def afterwards(self, chain: str, n: int, run: str) -> None:
+        """Something was done to a run that may have ended: event `n` of `chain`, its own or the register."""
+        self._add(_Due(run=run, chain=chain, n=n))
+
+    def _add(self, due: _Due) -> None:
+        self._waiting.append(due)
         if len(self._waiting) > _MOST:
             self._waiting.popleft()
             self._lost += 1
@@ -89,24 +107,29 @@ class LiveTraces:
     async def _send_all(self) -> bool:
         """Send the runs that wait, the oldest first; false where one could not be sent, which then waits on."""
         while self._waiting:
-            run = self._waiting[0]
+            due = self._waiting[0]
             try:
                 await self._announce(self._sender.url)
-                for request in await asyncio.get_running_loop().run_in_executor(self._thread, self._requests, run):
+                for request in await asyncio.get_running_loop().run_in_executor(self._thread, self._requests, due):
                     await self._sender.send(request)
             except Exception as error:  # noqa: BLE001 - the edge: whatever is wrong with a copy, the run has ended well
                 self._note(error)
                 return False
             # A long queue may have dropped it meanwhile.
-            if self._waiting and self._waiting[0] == run:
+            if self._waiting and self._waiting[0] is due:
                 self._waiting.popleft()
             if self._said:
                 _log.warning("runs are sent to `%s` again", self._sender.url)
             self._said = ""
         return True
 
-    def _requests(self, run: str) -> list[bytes]:
-        return list(self._encoder.requests(trace_of(self._leaves.run(run))))
+    def _requests(self, due: _Due) -> list[bytes]:
+        leaves = self._leaves.run(due.run)
+        if due.chain:
+            spans = trace_of_afterwards(leaves, self._leaves.event(due.chain, due.n))
+        else:
+            spans = trace_at_closing(leaves, first_of_undone(self._leaves, leaves))
+        return list(self._encoder.requests(spans))
 
     def _note(self, error: Exception) -> None:
         said = error.message if isinstance(error, RemitError) else f"{type(error).__name__}: {error}"
@@ -116,7 +139,7 @@ class LiveTraces:
         self._said = said
 
     def _say_what_is_left(self) -> None:
-        runs = [*self._waiting]
+        runs = [*dict.fromkeys(due.run for due in self._waiting)]
         named = ", ".join(runs[:_NAMED]) + (", …" if len(runs) > _NAMED else "")
         why = self._said or "there was no time left"
         _log.warning(

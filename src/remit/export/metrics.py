@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit.journal.events import OF_REGISTER, EventType
+from remit.journal.events import IMPORTED, OF_REGISTER, UNDOES, EventType
 from remit.journal.leaves import Leaf, LeafReader, Selection
 
 NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
 _ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
-_UNDO, _IMPORTED = "undo:", "imported"
 
 DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -116,8 +115,8 @@ class JournalFold:
         if kind in OF_REGISTER:
             self.folded.on_register[header.type,] += 1
         elif kind is EventType.RUN_OPENED:
-            is_undo = str(leaf.told.get("contract", "")).startswith(_UNDO)
-            is_imported = _IMPORTED in leaf.told
+            # By the header, which stays when the body is erased.
+            is_undo, is_imported = UNDOES in header.refs, IMPORTED in header.refs
             self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
         elif kind is EventType.RUN_CLOSED:
             self._closed(leaf)
@@ -135,7 +134,7 @@ class JournalFold:
     def _closed(self, leaf: Leaf) -> None:
         header = leaf.header
         run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor))
-        if run.is_imported or header.verdict == _IMPORTED:
+        if run.is_imported:
             self.folded.imports[run.contract,] += 1
             return
         if run.is_undo:

@@ -120,6 +120,8 @@ class Encoder:
             made.events.add(
                 name=event.name, time_unix_nano=event.at * 1000, attributes=_attributes(event.attributes)
             )
+        for trace_id, span_id in span.links:
+            made.links.add(trace_id=trace_id, span_id=span_id)
         return made
 
 

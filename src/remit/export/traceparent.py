@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+IDS_CHARS = 55
+"""Version, trace, span and flags: all that a `traceparent` of the first version has."""
 
 
 def caller_of(traceparent: object) -> tuple[bytes, bytes] | None:

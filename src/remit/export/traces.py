@@ -2,8 +2,8 @@
 
 The run is an `invoke_agent` span, each of its calls an `execute_tool` or `chat` span below it. Every event of the run is
 a span event with its whole redacted body, in parts that no usual limit cuts. Ids are derived from the run and its steps,
-so a run that is exported twice gives the same spans. What people do after a run has ended gives spans of their own,
-which add to those that were sent before.
+so a run that is exported twice gives the same spans. What is done after a run has ended, by people or to its record,
+gives spans of their own, which add to those that were sent before. An undo is a run, linked to the one that it undoes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from remit.export.traceparent import caller_of
-from remit.journal.events import EventType
+from remit.journal.events import TRACEPARENT, UNDOES, EventType
 from remit.journal.leaves import Leaf
 from remit.values import Json
 
@@ -72,11 +72,29 @@ class Span:
     error: str | None = None
     """Why it failed; `None` where it did not."""
     events: list[SpanEvent] = field(default_factory=list[SpanEvent])
+    links: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    """Trace and span id of spans of other traces."""
 
 
-def trace_of(leaves: Sequence[Leaf]) -> list[Span]:
-    """The spans of one run, given all of its leaves in order."""
-    return _Trace(leaves).spans()
+def trace_of(leaves: Sequence[Leaf], *, register: Sequence[Leaf] = (), undone: Leaf | None = None) -> list[Span]:
+    """The spans of one run, given all of its leaves in order.
+
+    `register`: what the register says about it. `undone`: the first leaf of the run that it undoes.
+    """
+    trace = _Trace(leaves)
+    return [*trace.spans(undone), *trace.afterwards([*trace.late, *register])]
+
+
+def trace_at_closing(leaves: Sequence[Leaf], undone: Leaf | None = None) -> list[Span]:
+    """The spans of one run without what was done afterwards."""
+    return _Trace(leaves).spans(undone)
+
+
+def trace_of_afterwards(leaves: Sequence[Leaf], happened: Leaf) -> list[Span]:
+    """The spans that an event adds to those of its run at its closing; none where it stands among these."""
+    trace = _Trace(leaves)
+    is_own = happened.header.run == leaves[0].header.run
+    return [] if is_own and happened.header.n not in {leaf.header.n for leaf in trace.late} else trace.afterwards([happened])
 
 
 class _Trace:
@@ -85,34 +103,43 @@ class _Trace:
         self._bodies = [leaf.told for leaf in leaves]
         header = leaves[0].header
         self._name = f"{header.tenant}/{header.run}"
-        caller = caller_of(self._bodies[0].get("traceparent"))
+        caller = caller_of(header.refs.get(TRACEPARENT))
         self._trace_id, self._caller = caller or (self._id("trace", 16), b"")
         # What happens behind its closing is no part of the run.
         closed = next((i for i, leaf in enumerate(leaves) if leaf.type is EventType.RUN_CLOSED), len(leaves) - 1)
         self._own = closed + 1
+        self.late = leaves[self._own :]
         self._root = self._span("root", self._caller, "")
         self._steps: dict[str, Span] = {}
 
-    def spans(self) -> list[Span]:
+    @property
+    def root(self) -> tuple[bytes, bytes]:
+        """Its trace, and the span that is above all others of it."""
+        return self._trace_id, self._root.span_id
+
+    def afterwards(self, happened: Sequence[Leaf]) -> list[Span]:
+        """A span for each of these events, in its own chain or on the register, and those that it has no room for."""
+        late = [self._late(leaf) for leaf in happened]
+        return [*late, *(more for span in late for more in self._overflow(span))]
+
+    def spans(self, undone: Leaf | None) -> list[Span]:
         """Root first, calls in the order in which they were proposed."""
+        if undone is not None:
+            self._root.links.append(_Trace([undone]).root)
         for leaf in self._leaves[: self._own]:
             if leaf.type in _CALLS and leaf.header.span not in self._steps:
                 self._steps[leaf.header.span] = self._span(f"step/{leaf.header.span}", b"", "")
         for step, span in self._steps.items():
             span.parent_id = self._above(step).span_id
-        late: list[Span] = []
-        for index, (leaf, body) in enumerate(zip(self._leaves, self._bodies, strict=True)):
+        for leaf, body in zip(self._leaves[: self._own], self._bodies, strict=False):
             span = self._steps.get(leaf.header.span, self._root)
-            if index >= self._own:
-                span = self._late(leaf)
-                late.append(span)
             span.events += _events_of(leaf, body)
         self._tell_run()
         for step, span in self._steps.items():
             told = [(e, b) for e, b in zip(self._leaves[: self._own], self._bodies, strict=False) if e.header.span == step]
             _tell_call(span, told, self._root.start)
-        whole = [self._root, *self._steps.values(), *late]
-        return [*whole, *(more for span in whole for more in self._overflow(span))]
+        own = [self._root, *self._steps.values()]
+        return [*own, *(more for span in own for more in self._overflow(span))]
 
     def _id(self, what: str, size: int) -> bytes:
         return hashlib.sha256(f"remit/{self._name}/{what}".encode()).digest()[:size]
@@ -132,10 +159,12 @@ class _Trace:
         return self._root
 
     def _late(self, leaf: Leaf) -> Span:
-        header = leaf.header
-        span = self._span(f"event/{header.n}", self._root.span_id, f"remit.{header.type}")
+        header, run = leaf.header, self._leaves[0].header.run
+        place = f"event/{header.n}" if header.run == run else f"register/{header.n}"
+        span = self._span(place, self._root.span_id, f"remit.{header.type}")
         span.start = span.end = header.at
-        span.attributes = {"remit.run.id": header.run, **_header_attributes(leaf)}
+        span.attributes = {"remit.run.id": run, **_header_attributes(leaf)}
+        span.events += _events_of(leaf, leaf.told)
         return span
 
     def _tell_run(self) -> None:
@@ -157,6 +186,7 @@ class _Trace:
             "remit.run.id": opened.run,
             "remit.run.tenant": opened.tenant,
             "remit.run.contract": str(body.get("contract", contract)),
+            "remit.run.undoes": opened.refs.get(UNDOES, ""),
             "remit.run.policy": opened.refs.get("policy", ""),
             "remit.run.events": len(headers),
             "remit.run.cost_microusd": sum(header.cost_microusd for header in headers),

@@ -142,6 +142,23 @@ OF_REGISTER = frozenset(
 )
 """Types that stand on a tenant's register, never in a run."""
 
+UNDOES, IMPORTED, TRACEPARENT = "undoes", "imported", "traceparent"
+"""What `run.opened` refers to beside release and policy, and says also when its body was erased: the run that this one
+undoes, by which importer it was brought in, and the caller's span (W3C Trace Context)."""
+
+AFTERWARDS = frozenset(
+    {
+        EventType.CASE_DECIDED,
+        EventType.CASE_REVEALED,
+        EventType.RUN_ERASED,
+        EventType.ORIGINALS_DROPPED,
+        EventType.HOLD_PLACED,
+        EventType.HOLD_LIFTED,
+        EventType.VALUE_REVEALED,
+    }
+)
+"""Types that may come when a run has ended: in its own chain, or on the register with the run in `refs.run`."""
+
 SALT_BYTES = 16
 """What stands before the text of a body, so that nobody can try texts against its hash."""
 _TYPES = frozenset(EventType)

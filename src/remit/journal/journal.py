@@ -121,6 +121,8 @@ class Journal:
         """How many calls are under way, and so may have something to record soon: a single one need not wait for others."""
         self.on_written: Callable[[], None] = _nobody
         """Told whenever events were recorded."""
+        self.on_afterwards: Callable[[str, int, str], None] = _nobody_of
+        """Told of each event of those types that may come when a run has ended: its chain, its place, and the run."""
 
     def start(self, tenant: str, run: str) -> tuple[RunLog, Statement]:
         """A log for a new run, and the statement that stores its keys; to be committed with its first event."""
@@ -146,7 +148,7 @@ class Journal:
     async def commit(self, entry: Entry[T]) -> T:
         """Reserve, record, and return when it is durable.
 
-        Raises what `entry.record` raises, or `StorageError`; then nothing of it was recorded.
+        Raises what `entry.record` raises, or `StorageError` with the entry's run; then nothing of it was recorded.
         """
         if self.under_way <= 1 and self._flushing is None:
             transaction = _Transaction([entry], self.clock)
@@ -250,6 +252,8 @@ class Journal:
         except Collision:
             # Who was here first is looked into on the usual way.
             return False
+        except StorageError as error:
+            raise _own(error, transaction.entries[0].log.run) from error
 
     async def _write(self, batch: list[_Waiting]) -> None:
         transaction = _Transaction([waiting.entry for waiting in batch], self.clock)
@@ -264,6 +268,8 @@ class Journal:
             self.on_written()
         for entry in transaction.entries:
             entry.log.end = transaction.ends[id(entry.log)]
+        for told in transaction.afterwards:
+            self.on_afterwards(*told)
         return transaction.recordings
 
 
@@ -271,9 +277,22 @@ def _nobody() -> None:
     """Nobody is to be told."""
 
 
+def _nobody_of(_chain: str, _n: int, _run: str) -> None:
+    """Nobody is to be told."""
+
+
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.future.done():
-        waiting.future.set_exception(error)
+        waiting.future.set_exception(_own(error, waiting.entry.log.run))
+
+
+def _own(error: BaseException, run: str) -> BaseException:
+    """What went wrong with a transaction, as one run's own error: many runs may have shared the transaction."""
+    if type(error) is not StorageError:
+        return error
+    own = StorageError(error.message, code=error.code, run=run)
+    own.__cause__ = error
+    return own
 
 
 def _fail_all(batch: Iterable[_Waiting], error: BaseException) -> None:
@@ -299,6 +318,7 @@ class _Transaction:
         self.recordings: list[Recording[Any]] = []
         self.ends: dict[int, ChainEnd] = {}
         self.has_events = False
+        self.afterwards: list[tuple[str, int, str]] = []
 
     def decide(self, found: LockedState) -> list[Write]:
         now = self._clock()
@@ -306,7 +326,7 @@ class _Transaction:
         rows: list[tuple[Any, ...]] = []
         beside: list[Statement] = []
         # A writer that had to begin again asks again.
-        self.recordings, self.ends = [], {}
+        self.recordings, self.ends, self.afterwards = [], {}, []
         for index, entry in enumerate(self.entries):
             try:
                 recording = entry.record(_reserve(entry, meters, found))
@@ -328,9 +348,17 @@ class _Transaction:
         end = self.ends.get(id(log), log.end)
         for draft in drafts:
             row = events.write(draft, tenant=log.tenant, run=log.run, behind=end, at=now, keys=log.keys)
+            if draft.type in events.AFTERWARDS:
+                self._note_afterwards(draft, log.run, end.n)
             end = ChainEnd(n=end.n + 1, prev=row.hash)
             yield _columns(row)
         self.ends[id(log)] = end
+
+
+    def _note_afterwards(self, draft: Draft, chain: str, n: int) -> None:
+        run = draft.refs.get("run", "") if draft.type in events.OF_REGISTER else chain
+        if run:
+            self.afterwards.append((chain, n, run))
 
 
 def _reserve(entry: Entry[Any], meters: Meters, found: LockedState) -> Reservation:

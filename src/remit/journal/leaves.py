@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, select
 
 from remit.errors import RunError
-from remit.journal.events import SALT_BYTES, EventType, Header, Row, checked_header, salted_body
+from remit.journal.events import AFTERWARDS, SALT_BYTES, EventType, Header, Row, checked_header, salted_body
 from remit.journal.register import register_of
 from remit.journal.sequencer import TreeHead, read_head
 from remit.journal.vault import RunKeys, Vault
@@ -145,6 +145,23 @@ class LeafReader:
         found = [self._leaf(row, opened) for row in self._page(query)]
         if not found:
             raise RunError(f"there is no run `{run}`; `remit runs` lists them", code="run_not_found")
+        return found
+
+    def event(self, run: str, n: int) -> Leaf:
+        """Event `n` of a run, or of the register. Raises as `run` does."""
+        found = self._page(self._rows().where(_EVENT.tenant == self.tenant, _EVENT.run == run, _EVENT.n == n))
+        if not found:
+            raise RunError(f"there is no event {n} of run `{run}`", code="run_not_found")
+        return self._leaf(found[0], {})
+
+    def register_by_run(self) -> dict[str, list[Leaf]]:
+        """What the register says of single runs, by the run, in order."""
+        query = self._rows().where(_EVENT.run == register_of(self.tenant), _EVENT.type.in_(AFTERWARDS)).order_by(_EVENT.n)
+        found: dict[str, list[Leaf]] = {}
+        opened: dict[str, RunKeys] = {}
+        for leaf in (self._leaf(row, opened) for row in self._page(query)):
+            if "run" in leaf.header.refs:
+                found.setdefault(leaf.header.refs["run"], []).append(leaf)
         return found
 
     def closed_runs(self, selection: Selection) -> list[str]:

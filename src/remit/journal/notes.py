@@ -17,6 +17,7 @@ from remit.errors import StorageError
 
 _ED25519 = b"\x01"
 _KEY_ID_BYTES = 4
+_AT = "at "
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -27,16 +28,21 @@ def origin(journal: str, tenant: str) -> str:
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint says: the tree named `origin` has `size` leaves and the root `root` (32 bytes)."""
+    """What a checkpoint says: the tree named `origin` has `size` leaves and the root `root` (32 bytes).
+
+    `at`: when it was signed, in microseconds since the epoch; `None` for one of before this was part of it.
+    """
 
     origin: str
     size: int
     root: bytes
+    at: int | None
 
     @property
     def text(self) -> str:
-        """The text that is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        """The text that is signed; the time is an extension line of C2SP."""
+        extension = "" if self.at is None else f"{_AT}{self.at}\n"
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{extension}"
 
 
 class CheckpointKey:
@@ -56,9 +62,9 @@ class CheckpointKey:
         key_id = _key_id(self.origin, self._public)
         return f"{self.origin}+{key_id.hex()}+{base64.b64encode(self._public).decode()}"
 
-    def sign(self, size: int, root: bytes) -> str:
-        """A checkpoint as a signed note."""
-        text = Checkpoint(origin=self.origin, size=size, root=root).text
+    def sign(self, size: int, root: bytes, at: int) -> str:
+        """A checkpoint as a signed note; `at`: microseconds since the epoch."""
+        text = Checkpoint(origin=self.origin, size=size, root=root, at=at).text
         signature = _key_id(self.origin, self._public) + self._key.sign(text.encode())
         return f"{text}\n— {self.origin} {base64.b64encode(signature).decode()}\n"
 
@@ -73,8 +79,9 @@ def open_checkpoint(note: str, verifier_key: str) -> Checkpoint:
             raise ValueError("the verifier key is damaged")
         text, _, signatures = note.partition("\n\n")
         _verify(f"{text}\n", signatures, name, public)
-        found, size, root, *_ = text.split("\n")
-        checkpoint = Checkpoint(origin=found, size=int(size), root=base64.b64decode(root, validate=True))
+        found, size, root, *more = text.split("\n")
+        at = int(more[0].removeprefix(_AT)) if more else None
+        checkpoint = Checkpoint(origin=found, size=int(size), root=base64.b64decode(root, validate=True), at=at)
         if found != name or checkpoint.text != f"{text}\n":
             raise ValueError("it is not written as a checkpoint of this tree is")
     except (ValueError, InvalidSignature) as error:

@@ -213,13 +213,14 @@ class Sequencer:
         note = head.note
         if found.leaves:
             firsts = self._append(tree, found.leaves)
-            note = self._key.sign(tree.size, tree.root)
+            note = self._key.sign(tree.size, tree.root, now)
             statements += [_tile(self._tenant, place, hashes, firsts) for place, hashes in tree.changed().items()]
             new = TreeHead(size=tree.size, seq=found.leaves[-1][0], root=tree.root, note=note, at=now)
             statements.append(_grow(self._tenant, head, new))
         due = due and bool(note)
         if due:
-            statements.append(_publish(self._tenant, tree.size, note, now))
+            # Where nothing is new, what is published is the note of before, under the time that it was signed.
+            statements.append(_publish(self._tenant, tree.size, note, now if found.leaves else head.at))
         if statements:
             await self._journal.write(statements)
         return note if due else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from statistics import mean
 
 import msgspec
@@ -16,8 +17,11 @@ import msgspec
 from remit.errors import ConfigError
 from remit.programs import ProjectPrograms
 from remit.replay.answers import LIVE, ToolSource
+from remit.replay.calls import lines_of
+from remit.replay.causes import changes_between
 from remit.replay.chance import SignTest, sign_test
 from remit.replay.changes import WhatIf
+from remit.replay.differences import Apart, Course, first_difference
 from remit.replay.recorded import Choice, RecordedRun
 from remit.replay.replays import Replays
 from remit.replay.trial import TrialParts, TrialResult, attempt
@@ -27,7 +31,7 @@ from remit.values import Json
 _AT_ONCE = 8
 
 
-class TriedRun(msgspec.Struct, frozen=True, kw_only=True):
+class TriedRun(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One run of the cohort, with the change and without it; `why` it was not tried, if it wasn't."""
 
     recorded: RecordedRun
@@ -40,11 +44,25 @@ class TriedRun(msgspec.Struct, frozen=True, kw_only=True):
         """Whether most trials with the change end in another way than most without it."""
         return _usual(self.changed) != _usual(self.baseline)
 
+    @cached_property
+    def apart(self) -> Apart | None:
+        """Where a trial with the change first does what none does without it."""
+        return first_difference([trial.course for trial in self.baseline], [trial.course for trial in self.changed])
+
+    @cached_property
+    def on_record(self) -> list[bytes]:
+        """What the run did, to be held against what its trials do."""
+        return Course(lines=lines_of(self.recorded.events), outcome=self.recorded.outcome).keys
+
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
-    """What the change did to all runs that could be tried; see `tests` for what of it may be chance."""
+    """What the change did to all runs that could be tried; see `tests` for what of it may be chance.
+
+    `parts`: what the change comes to in the release of each contract, such as `prompt `sort.md``.
+    """
 
     change: WhatIf
+    parts: Mapping[str, Sequence[str]]
     samples: int
     at: int
     runs: Sequence[TriedRun]
@@ -58,6 +76,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
         """By what is compared: the sign test of the differences, one for each run, `up` being more with the change."""
         return {
             "ends otherwise than on record": self._test(lambda each, trial: trial.outcome != each.recorded.outcome),
+            "does otherwise than on record": self._test(lambda each, trial: trial.course.keys != each.on_record),
             "completed": self._test(lambda _, trial: trial.outcome == "completed"),
             "calls": self._test(lambda _, trial: trial.calls),
             "cost": self._test(lambda _, trial: trial.cost_microusd),
@@ -99,7 +118,12 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
             **self.counts,
             "level": 3,
             "at": self.at,
-            "change": {"kind": self.change.kind, "name": self.change.name, "digest": self.change.digest},
+            "change": {
+                "kind": self.change.kind,
+                "name": self.change.name,
+                "digest": self.change.digest,
+                "parts": {contract: list(parts) for contract, parts in self.parts.items()},
+            },
             "samples": self.samples,
             "baseline": self.arm("baseline"),
             "changed": self.arm("changed"),
@@ -117,6 +141,7 @@ def _plain(each: TriedRun) -> dict[str, Json]:
         "recorded": each.recorded.outcome,
         "why": each.why,
         "otherwise": bool(each.changed) and each.is_otherwise,
+        "apart": None if each.apart is None else msgspec.to_builtins(each.apart),
         "baseline": [_trial(trial) for trial in each.baseline],
         "changed": [_trial(trial) for trial in each.changed],
     }
@@ -146,6 +171,7 @@ class Counterfactuals:
         self._programs = programs
         self._parts = parts
         self._made: dict[str, Program] = {}
+        self._changed: dict[str, Sequence[str]] = {}
 
     async def compare(
         self, choice: Choice, change: WhatIf, tools: Mapping[str, ToolSource], *, samples: int = 1
@@ -156,10 +182,11 @@ class Counterfactuals:
         can't be made or changes nothing, and for a tool that may not be asked live.
         """
         self._made.clear()
+        self._changed.clear()
         found = self._replays.read(choice)
         free = asyncio.Semaphore(_AT_ONCE)
         tried = await asyncio.gather(*(self._tried(each, change, tools, samples, free) for each in found))
-        cohort = Cohort(change=change, samples=samples, at=self._replays.now(), runs=tried)
+        cohort = Cohort(change=change, parts=dict(self._changed), samples=samples, at=self._replays.now(), runs=tried)
         said = {"kind": change.kind, "name": change.name, "digest": change.digest, "samples": samples}
         await self._replays.note([each.run for each in found], 3, cohort.counts, change=said)
         return cohort
@@ -199,6 +226,7 @@ class Counterfactuals:
             made = self._made[contract] = self._programs.varied(contract, change.vary)
         if made.authority.release == program.authority.release:
             raise ConfigError(f"the change changes nothing: the {change.text} is the one that `{contract}` has")
+        self._changed[contract] = [part.text for part in changes_between(program.bundle, made.bundle)]
         return program, made
 
 
@@ -209,6 +237,8 @@ def _not_triable(recorded: RecordedRun) -> str:
         return "its content was erased"
     if recorded.is_concealed:
         return "its originals were dropped, and what its tools answered is not known any more"
+    if recorded.undoes:
+        return f"it undoes `{recorded.undoes}`; nothing of what is tried here has a say in that"
     return recorded.no_code
 
 

@@ -10,11 +10,12 @@ import msgspec
 from sqlalchemy import select
 
 from remit.errors import RemitError
-from remit.journal.events import Event, EventType
+from remit.journal.events import IMPORTED, UNDOES, Event, EventType
 from remit.journal.journal import FROM_BESIDE
 from remit.journal.reader import Reader
 from remit.storage.database import Database, storage_errors
 from remit.storage.schema import runs
+from remit.undo.undoing import undone_by
 
 _STOPPED_BY_ENGINE = frozenset({"limit_exhausted", "no_progress"})
 """Kinds of the case that the engine opens where it ends a run from outside of its code."""
@@ -66,12 +67,26 @@ class RecordedRun(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return any(event.header.sealed and event.sealed is None for event in self.events)
 
     @property
+    def program(self) -> str:
+        """The name of what it runs: its contract's, or that of an undo."""
+        return str(originals_of(self.events[0])["contract"])
+
+    @property
+    def undoes(self) -> str:
+        """The run that this one undoes; empty where it undoes none."""
+        if not self.events:
+            return ""
+        opened = self.events[0]
+        return opened.header.refs.get(UNDOES) or undone_by(str(originals_of(opened).get("contract", "")))
+
+    @property
     def no_code(self) -> str:
         """Why there is no code here that could run again; empty where there is."""
+        importer = self.events[0].header.refs.get(IMPORTED)
+        if importer is not None:
+            return f"it took place elsewhere and was imported ({importer}); `remit backtest` judges what it called"
         if self.elsewhere:
             return "its agent lives elsewhere; there is no code of it here that could run again"
-        if self.events and body_of(self.events[0]).get("contract") != self.contract:
-            return "it undoes another run; what it does follows from the record of that one, and not from a workflow"
         return ""
 
     @property

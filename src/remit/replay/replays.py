@@ -14,7 +14,6 @@ from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
 from remit.journal.register import Register
-from remit.programs import ProjectPrograms
 from remit.releases.archive import ReleaseArchive
 from remit.replay.causes import changes_between, likely_cause
 from remit.replay.old_program import old_program
@@ -22,7 +21,7 @@ from remit.replay.recorded import Choice, RecordedRun, read_runs
 from remit.replay.redecide import redecide
 from remit.replay.report import Replayed, ReplayReport, Result, replayed
 from remit.replay.rerun import Rerun, rerun
-from remit.runs.program import Program
+from remit.runs.program import Program, Programs
 from remit.storage.database import Database
 from remit.values import Json
 
@@ -40,7 +39,7 @@ class Replays:
         journal: Journal,
         register: Register,
         redactor: Redactor,
-        programs: ProjectPrograms,
+        programs: Programs,
         archive: ReleaseArchive,
     ) -> None:
         self._database = database
@@ -89,8 +88,9 @@ class Replays:
         return self._redecide(recorded)
 
     async def _rerun(self, recorded: RecordedRun, code: WhichCode) -> Replayed:
-        if recorded.no_code:
-            return replayed(recorded, "undetermined", why=recorded.no_code)
+        why = recorded.no_code or self._no_plan(recorded)
+        if why:
+            return replayed(recorded, "undetermined", why=why)
         try:
             program = self._program(recorded, code)
             found = await rerun(recorded, program, self._redactor)
@@ -107,6 +107,8 @@ class Replays:
         if found.divergence is not None:
             same = recorded.release == program.authority.release
             cause = likely_cause(changes, same_release=same, recorded_code=code == "recorded")
+            if recorded.undoes and not same:
+                cause = f"what undoes `{recorded.undoes}` is planned otherwise now: the compensation of a tool has changed"
         return replayed(
             recorded,
             result,
@@ -134,19 +136,35 @@ class Replays:
         return replayed(recorded, "identical", decisions=decisions)
 
     def _program(self, recorded: RecordedRun, code: WhichCode) -> Program:
-        return self._programs.at_hand(recorded.contract, None) if code == "present" else self._program_of_release(recorded)
+        return self._programs.at_hand(recorded.program, None) if code == "present" else self._program_of_release(recorded)
+
+    def _no_plan(self, recorded: RecordedRun) -> str:
+        """Why what an undo did does not follow from the record any more; empty where it does, and for other runs."""
+        if not recorded.undoes:
+            return ""
+        undone = next(iter(self.read(Choice(run=recorded.undoes))), None)
+        if undone is None or undone.damage or undone.is_erased:
+            return f"it undoes `{recorded.undoes}`, whose record does not say any more what there was to undo"
+        if undone.is_concealed:
+            return f"it undoes `{recorded.undoes}`, whose originals were dropped, and with them what there was to undo"
+        return ""
 
     def _program_of_release(self, recorded: RecordedRun) -> Program:
         """The program that a run began with: the present one if it is the same, else the one of the archive."""
         try:
-            return self._programs.at_hand(recorded.contract, recorded.release)
-        except (ConfigError, RunError):
+            return self._programs.at_hand(recorded.program, recorded.release)
+        except (ConfigError, RunError) as error:
+            if recorded.undoes:
+                raise RunError(_OTHER_PLAN if error.code == "release_not_at_hand" else error.message) from error
             known = self._old.get(recorded.release)
             if known is None:
                 known = self._old[recorded.release] = _or_error(lambda: old_program(self._archive, recorded.release))
         if isinstance(known, ConfigError):
             raise known
         return known
+
+
+_OTHER_PLAN = "it was planned under files of the contract that are others now, and those of an undo are not kept"
 
 
 def _is_out_of_reach(error: RemitError) -> bool:

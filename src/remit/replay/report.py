@@ -78,6 +78,11 @@ class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
             counts["undetermined_decisions"] = sum(one.reproduced is None for one in redone)
         return counts
 
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why runs are undetermined, and how many for each reason, the most frequent first."""
+        return Counter(each.why for each in self.runs if each.result == "undetermined").most_common()
+
     def plain(self) -> Json:
         """The whole report as JSON. Everything in it is redacted, as the record is."""
         head = {**self.counts, "level": self.level, "code": self.code, "at": self.at}

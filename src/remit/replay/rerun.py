@@ -52,7 +52,7 @@ async def rerun(recorded: RecordedRun, program: Program, redactor: Redactor) -> 
     """Run the code of `program` over a recorded run. Raises `RunError` (code `no_workflow`) where there is none."""
     workflow = program.workflow
     if workflow is None:
-        raise RunError("its agent lives elsewhere; there is no code of it here that could run again", code="no_workflow")
+        raise RunError("its contract has no workflow; there is no code of it here that could run again", code="no_workflow")
     comparison = Comparison(recorded, _folded(recorded, program, redactor))
     fresh = Folded(state=_state(recorded, program, redactor), request=comparison.request)
     run = _RerunRun(fresh, comparison)

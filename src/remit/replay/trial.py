@@ -17,6 +17,7 @@ from remit.journal.redaction import Redactor
 from remit.journal.vault import Vault
 from remit.replay.answers import Answers, Missed, RecordedAnswer, ToolSource, recorded_answers
 from remit.replay.calls import CallLine, lines_of
+from remit.replay.differences import Course
 from remit.replay.in_memory import TrialJournal
 from remit.replay.no_record import NoRecord, quietly
 from remit.replay.reaching_out import ReachedOut, kept_in, let_out
@@ -49,6 +50,10 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     output: Json
     lines: Sequence[CallLine]
+
+    @property
+    def course(self) -> Course:
+        return Course(lines=self.lines, outcome=self.outcome)
 
     @property
     def calls(self) -> int:

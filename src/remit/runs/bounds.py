@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from remit.gate.authority import Authority
 from remit.journal.events import Draft, EventType
 from remit.journal.redaction import Redactor
 from remit.values import Json
 
 
-def opening(redactor: Redactor, authority: Authority, body: dict[str, Json]) -> Draft:
-    """A run of `authority` begins, for the request in `body`."""
+def opening(redactor: Redactor, authority: Authority, body: dict[str, Json], more: Mapping[str, str]) -> Draft:
+    """A run of `authority` begins, for the request in `body`; `more`: what its header refers to beside the release."""
     shown = redactor.redact(body).value
     return Draft(
         type=EventType.RUN_OPENED,
         actor=authority.principal,
-        refs={"release": authority.release, "policy": authority.policy.digest},
+        refs={"release": authority.release, "policy": authority.policy.digest, **more},
         body=shown,
         sealed=redactor.sealed(shown, body),
     )

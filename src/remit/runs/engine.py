@@ -13,15 +13,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack, cast
 
-import msgspec
-
 from remit.contracts.quantities import duration_ms
 from remit.contracts.urgency import Urgency
 from remit.errors import ConfigError, FenceLost, RunError, StorageError
-from remit.export.traceparent import caller_of
+from remit.export.traceparent import IDS_CHARS, caller_of
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
-from remit.journal.events import Draft, EventType
+from remit.journal.events import TRACEPARENT, Draft, EventType
 from remit.journal.journal import Journal, RunLog
 from remit.journal.vault import RunKeys
 from remit.runs import bounds, ending
@@ -109,10 +107,9 @@ class Engine:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
         body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
-        opened = bounds.opening(self.redactor, program.authority, body)
-        if traceparent is not None:
-            # Beside what is redacted: it is hexadecimal, and some of that looks like a number of something.
-            opened = msgspec.structs.replace(opened, body={**opened.body, "traceparent": traceparent})
+        # What a later version of the form adds behind the ids may be any text, and has no place in a header.
+        more = program.refs if traceparent is None else {**program.refs, TRACEPARENT: traceparent[:IDS_CHARS]}
+        opened = bounds.opening(self.redactor, program.authority, body, more)
         try:
             await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:
@@ -122,7 +119,7 @@ class Engine:
                 raise
             return known
         except StorageError as error:
-            raise _not_known(error, request_key) from error
+            raise _not_known(error, row.run, request_key) from error
         return row.run
 
     def run_of(self, contract: str, request_key: str) -> str | None:
@@ -402,17 +399,23 @@ def _clock_time(at_us: int) -> str:
     return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _not_known(error: StorageError, request_key: str | None) -> StorageError:
+def _not_known(error: StorageError, run: str, request_key: str | None) -> StorageError:
     """An error of the database at the very opening of a run: it may be on record, unless the record was refused."""
     if error.code != StorageError.code:
         return error
     again = "give the request a key (`--key`) and try again" if request_key is None else "try again with the same key"
-    return StorageError(f"{error.message}; whether the run was opened isn't known: {again}, which opens it once")
+    said = f"{error.message}; whether the run was opened isn't known: {again}, which opens it once"
+    return StorageError(said, run=run)
 
 
 def _named(error: StorageError, run: str, then: str) -> StorageError:
-    """An error of the database while a run is open: which run, and that it is not lost."""
+    """An error of the database while a run is open: which run, and that it is not lost.
+
+    One that is about another run, whose block stands in this one's, is said already.
+    """
+    if error.run not in ("", run):
+        return error
     if error.code != StorageError.code:
         message = error.message if run in error.message else f"run `{run}`: {error.message}"
-        return StorageError(message, code=error.code)
-    return StorageError(f"{error.message}; `{run}` is on record and {then}; don't start it again", code=error.code)
+        return StorageError(message, code=error.code, run=run)
+    return StorageError(f"{error.message}; `{run}` is on record and {then}; don't start it again", run=run)

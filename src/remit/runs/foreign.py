@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from remit.errors import StorageError
+from remit.errors import Diverged, StorageError
 from remit.gate.verdicts import Outcome
 from remit.runs.engine import Engine
 from remit.runs.fold import Folded, waiting_case
@@ -28,7 +28,7 @@ class ForeignAgent:
         """Open a run for a request and hold it open while the block lasts.
 
         At the end the run is closed as completed with what `finish` was given, or as escalated; when the block raises,
-        as failed. It stays open while a person is still to approve a call, while a call waits for a system that is out
+        as failed, or as diverged with a case where the agent proposed something else than is on record. It stays open while a person is still to approve a call, while a call waits for a system that is out
         of reach, and where the block is cancelled or the record can't be written. With a `request_key` that has been used before, the same run goes on: the agent
         proposes from the top again, and gets the recorded outcomes as far as the record goes. `traceparent` names the
         caller's span (W3C Trace Context), below which the run's trace then stands.
@@ -45,7 +45,10 @@ class ForeignAgent:
             except StorageError:
                 raise
             except Exception as error:
-                await self._engine.fail(folded, f"the agent broke: {type(error).__name__}")
+                if isinstance(error, Diverged) and error.run == opened:
+                    await self._engine.give_up(folded, "diverged", error.code, error.message)
+                else:
+                    await self._engine.fail(folded, f"the agent broke: {type(error).__name__}")
                 raise
             else:
                 waits_for = waiting_case(folded.state)

@@ -25,7 +25,7 @@ from remit.gate.call import Call, Proposal, RunState
 from remit.gate.gate import Gate, not_used, take_in_result
 from remit.gate.verdicts import Allow, Carried, Completed, Failed, Reject, Unknown, Verdict
 from remit.identity.tokens import TokenIssuer
-from remit.journal.events import Draft
+from remit.journal.events import IMPORTED, Draft
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
 from remit.limits.rules import compile_limits
@@ -39,8 +39,6 @@ from remit.storage import rows
 from remit.storage.rows import RunRow
 from remit.values import Json, digest, encode
 
-IMPORTED = "imported"
-"""How an imported run ends."""
 _ROOM = Budget(calls=1_000, writes=1_000, spend="1000 USD", time="365d")
 
 
@@ -56,9 +54,13 @@ class ForeignStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForeignRecording(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a foreign recording. `key` is its own, so that it comes in once; `about` is kept with the opening."""
+    """One run of a foreign recording. `key` is its own, so that it comes in once; `about` is kept with the opening.
+
+    `importer`: what made it of a file; a name of ours, because it stays when the run is erased.
+    """
 
     key: str
+    importer: str
     request: Json
     steps: Sequence[ForeignStep]
     output: Json
@@ -175,7 +177,7 @@ class ImportedRuns:
             "on_behalf_of": None,
             IMPORTED: dict(recording.about),
         }
-        return opening(state.redactor, authority, body)
+        return opening(state.redactor, authority, body, {IMPORTED: recording.importer})
 
     async def _step(self, state: RunState, proposal: Proposal, step: ForeignStep) -> list[Draft]:
         """The decision of a call by the gate as it is, and what became of it as the recording has it."""

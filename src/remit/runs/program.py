@@ -29,6 +29,8 @@ class Program:
     """`None` for a contract whose agent lives elsewhere and only proposes."""
     texts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """The code that the bundle names, by SHA-256, so that it can be kept with the release."""
+    refs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the headers of its runs refer to beside release and policy."""
 
     def check_input(self, request: Json) -> None:
         """Raises `RunError` (code `input_invalid`) for a request that does not meet the input schema."""

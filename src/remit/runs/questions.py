@@ -151,16 +151,13 @@ def differences(one: Json, other: Json, path: tuple[str | int, ...] = ()) -> Ite
         left, right = cast("dict[str, Json]", one), cast("dict[str, Json]", other)
         for key in dict.fromkeys([*left, *right]):
             yield from differences(left.get(key), right.get(key), (*path, key))
-    elif _are_lists_alike(one, other):
-        pairs = zip(cast("list[Json]", one), cast("list[Json]", other), strict=True)
-        for at, (left_item, right_item) in enumerate(pairs):
+        return
+    lists = cast("list[Json]", one), cast("list[Json]", other)
+    if isinstance(one, list) and isinstance(other, list) and len(lists[0]) == len(lists[1]):
+        for at, (left_item, right_item) in enumerate(zip(*lists, strict=True)):
             yield from differences(left_item, right_item, (*path, at))
     elif one != other or type(one) is not type(other):
         yield show_path(path), one, other
-
-
-def _are_lists_alike(one: Json, other: Json) -> bool:
-    return isinstance(one, list) and isinstance(other, list) and len(one) == len(cast("list[Json]", other))
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:

@@ -242,7 +242,8 @@ class Run:
         recorded = self._recorded(step)
         if recorded not in ("", asked):
             raise Diverged(
-                f"step {step} of run `{self.id}` is {recorded} on record, and {asked} now; the code has changed since"
+                f"step {step} of run `{self.id}` is {recorded} on record, and {asked} now; the code has changed since",
+                run=self.id,
             )
 
     def _recorded(self, step: str) -> str:
@@ -272,7 +273,8 @@ class Run:
         if recorded.args_digest and recorded.args_digest != _digest(args):
             raise Diverged(
                 f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and one with other arguments "
-                "now; the code has changed since"
+                "now; the code has changed since",
+                run=self.id,
             )
         if recorded.outcome is not None:
             return recorded.outcome

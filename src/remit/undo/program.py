@@ -12,6 +12,7 @@ import msgspec
 from remit.contracts.model import Action, Autonomy, Budget
 from remit.errors import RunError
 from remit.gate.authority import Authority, Verifiable
+from remit.journal.events import UNDOES
 from remit.runs.program import Program, Workflow
 from remit.runs.run import NotCompleted, Run
 from remit.undo.plan import Compensating, UndoPlan
@@ -61,6 +62,7 @@ def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str]) 
         output_validator=_ANYTHING,
         bundle=bundle,
         workflow=_workflow(plan),
+        refs={UNDOES: plan.run},
     )
 
 

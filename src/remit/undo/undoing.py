@@ -28,7 +28,12 @@ from remit.undo.program import (
 from remit.values import Json
 
 PREFIX = "undo:"
-"""A contract's name for the engine: `undo:<run>` is the undoing of that run."""
+"""A contract's name for the engine: `undo:<run>` is the undoing of that run, `undo:<run>!<steps>` one that overwrites."""
+
+
+def undone_by(name: str) -> str:
+    """The run that a program of this name undoes; empty for a contract's own."""
+    return name.removeprefix(PREFIX).partition("!")[0] if name.startswith(PREFIX) else ""
 
 
 Permit = Callable[[str, str, str], str]
@@ -86,7 +91,7 @@ class UndoPrograms:
         if not contract.startswith(PREFIX):
             return self._contracts.at_hand(contract, release)
         # The release names what was asked for: a plan with some steps overwritten is another one than without.
-        run, _, overwrite = contract.removeprefix(PREFIX).partition("!")
+        run, overwrite = undone_by(contract), contract.partition("!")[2]
         program = self.program(self.plan(run), [step for step in overwrite.split(",") if step])
         if release is not None and release != program.authority.release:
             raise RunError(
