@@ -156,7 +156,7 @@ def differences(one: Json, other: Json, path: tuple[str | int, ...] = ()) -> Ite
     if isinstance(one, list) and isinstance(other, list) and len(lists[0]) == len(lists[1]):
         for at, (left_item, right_item) in enumerate(zip(*lists, strict=True)):
             yield from differences(left_item, right_item, (*path, at))
-    elif one != other or type(one) is not type(other):
+    elif one != other or isinstance(one, bool) != isinstance(other, bool):
         yield show_path(path), one, other
 
 
