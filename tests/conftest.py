@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from parts import unavailable
+from postgres_server import PostgresServer, find_binaries
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,47 +34,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given.rstrip("/")
         return
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    on_path = shutil.which("pg_ctl")
-    folder = Path(on_path).parent if on_path else binaries[0] if binaries else None
-    if folder is None:
+    binaries = find_binaries()
+    if binaries is None:
         unavailable("no PostgreSQL server found; install Debian's `postgresql` or set REMIT_TEST_POSTGRES")
         return
-    home = tmp_path_factory.mktemp("postgres")
-    with _server(folder, home) as url:
-        yield url
-
-
-class _server:
-    """A server of our own on a Unix socket; as root it runs as `postgres`, because it refuses to run as root."""
-
-    def __init__(self, binaries: Path, home: Path) -> None:
-        self._binaries = binaries
-        self._home = home
-
-    def __enter__(self) -> str:
-        self._home.chmod(0o777)
-        for parent in self._home.parents:
-            if parent.stat().st_uid == os.geteuid() and parent.name.startswith("pytest"):
-                parent.chmod(0o755)
-        self._run("initdb", "-D", str(self._home / "data"), "-A", "trust", "-U", "remit", "--no-sync")
-        options = f"-k {self._home} -c listen_addresses='' -c max_connections=200"
-        self._run("pg_ctl", "-D", str(self._home / "data"), "-o", options, "-l", str(self._home / "log"), "-w", "start")
-        return f"postgresql://remit@/{{database}}?host={self._home}"
-
-    def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "-D", str(self._home / "data"), "-m", "immediate", "-w", "stop")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        user = {"user": "postgres"} if os.geteuid() == 0 else {}
-        subprocess.run(
-            [str(self._binaries / program), *arguments],
-            check=True,
-            cwd=self._home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            **user,  # type: ignore[call-overload]
-        )
+    with PostgresServer(binaries, tmp_path_factory.mktemp("postgres")) as server:
+        yield server.url
 
 
 @pytest.fixture
