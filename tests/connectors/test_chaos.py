@@ -60,7 +60,9 @@ async def noting(run, request):
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """A database of the test's own, and what takes it away for a moment."""
     if request.config.getoption("--database") == "sqlite":
         yield "sqlite:remit.db", lock_sqlite(tmp_path / "desk" / "remit.db", 3)
@@ -68,9 +70,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
     binaries = find_binaries()
     if binaries is None:
         pytest.fail("no PostgreSQL server found; install Debian's `postgresql`")
-    home = tmp_path / "postgres"
-    home.mkdir()
-    with PostgresServer(binaries, home) as server:
+    with PostgresServer(binaries, tmp_path_factory.mktemp("chaos")) as server:
         yield server.url.format(database="postgres"), server.restart
 
 
