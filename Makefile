@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench chaos lock clean
 
 $(VENV)/.installed: $(LOCK) pyproject.toml
 	@echo "installing into $(VENV) (once)"
@@ -27,6 +27,11 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed  ## speed and memory, beside the physical floor
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.queue
+
+chaos: $(VENV)/.installed  ## a thousand runs on a live tracker, through killed and stalled workers and a database that goes away
+	REMIT_CHAOS_RUNS=1000 $(BIN)/python -m pytest --database sqlite -s tests/connectors/test_chaos.py
+	REMIT_CHAOS_RUNS=1000 $(BIN)/python -m pytest --database postgres -s tests/connectors/test_chaos.py
 
 # Extras stay in the lock: without them an older pip takes the newest release for `name[extra]`, which no hash allows.
 lock:  ## resolve dependencies anew (needs uv)

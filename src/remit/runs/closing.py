@@ -54,6 +54,8 @@ class Closing:
         closed = closing(state.redactor, state.authority.principal, body, now - state.opened_at - state.parked_us)
         statements = [rows.close_run(state.run, outcome, now), rows.withdraw_approvals(state.run, now)]
         await self.journal.append(state.log, closed, statements=statements)
+        if folded.lease is not None:
+            folded.lease.settled = True
         self._tell_closed(state.run)
         return RunResult(run=state.run, outcome=outcome, output=output, reason=reason)
 

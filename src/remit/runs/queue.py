@@ -12,6 +12,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, or_, select, text, update
@@ -26,7 +27,7 @@ _RUNS = schema.runs.c
 _AGES_US = 60_000_000
 """A run that has waited so long counts as one priority more urgent, so that nothing waits for ever."""
 
-_WAKES_AT_ONCE = 500
+_WAKES_AT_ONCE, _WAKES_EVERY_S = 500, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +80,7 @@ class RunQueue:
         self._clock = clock
         self._opener = opener
         self._now: ColumnElement[Any] = literal_column(database.now_us)
+        self._wakes_at_s = 0.0
         self._lock_key = int.from_bytes(hashlib.sha256(f"remit queue {tenant}".encode()).digest()[:8], "big", signed=True)
 
     def claim(self, slots: int, at_most: Mapping[str, int]) -> list[Lease]:
@@ -88,7 +90,9 @@ class RunQueue:
             if not self._database.is_sqlite:
                 # Claims of one tenant follow each other: so each sees what the others have taken.
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._lock_key})
-            self._wake(connection, now)
+            if monotonic() >= self._wakes_at_s:
+                self._wake(connection, now)
+                self._wakes_at_s = monotonic() + _WAKES_EVERY_S
             chosen = fair(self._ready(connection, slots), self._busy(connection), at_most, slots, now)
             leases = [self._take(connection, found, now) for found in chosen]
         return [lease for lease in leases if lease is not None]

@@ -41,6 +41,8 @@ class Lease:
     first: bool
     trouble: str = ""
     wake_at: int | None = None
+    settled: bool = False
+    """The row says already how the run stands, and has no worker any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,8 @@ class RunTable:
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; one that is somebody else's by now stays theirs."""
+        if lease.settled:
+            return
         now, trouble = self._clock(), rows.storable(lease.trouble) or None
         left: dict[str, Any] = {"worker": None, "lease_until": None, "held_at": now, "trouble": trouble}
         wake_at: Any = lease.wake_at
@@ -175,6 +179,7 @@ class RunTable:
         until = select(func.min(_CASES.expires_at)).where(_CASES.run == lease.run, *_ASKED).scalar_subquery()
         left = {"worker": None, "lease_until": None, "held_at": now, "updated_at": now, "trouble": None, "tries": 0}
         self._change(_mine(lease).values(status=_from_running("held"), wake_at=func.coalesce(until, 0), **left))
+        lease.settled = True
 
     def _change(self, statement: Update) -> bool:
         with storage_errors("change the lease"), self._database.engine.begin() as connection:

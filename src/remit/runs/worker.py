@@ -57,10 +57,12 @@ class Worker:
         What is left goes on with another worker: its lease is given back, and its record says how far it came.
         """
         driving: dict[str, asyncio.Task[RunResult]] = {}
+        # Taken by the handful, because each taking is a transaction; what is left of a handful is taken when nothing else is.
+        handful = max(1, pace.at_once // 4)
         while not stop.is_set():
-            taken = self._take(pace.at_once - len(driving))
+            free = pace.at_once - len(driving)
+            taken = self._take(free) if free >= handful else []
             driving |= {lease.run: asyncio.ensure_future(self._driver.drive_leased(lease)) for lease in taken}
-            # What was full is looked at again as soon as there is room.
             pause_s = self._reach.pause_s(pace.poll_ms / 1000)
             await _wait_any([*driving.values()], stop, pause_s)
             self._note({run: driving.pop(run) for run, task in list(driving.items()) if task.done()})
