@@ -45,6 +45,9 @@ from remit.journal.redaction import Redactor
 from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
+from remit.memory.keeping import SCOPE as KEEP_MEMORY
+from remit.memory.keeping import Keeping
+from remit.memory.project import open_keeping
 from remit.programs import ProjectPrograms
 from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
 from remit.records.administration import Administration
@@ -347,7 +350,7 @@ class Remit:
 
     @cached_property
     def _programs(self) -> ProjectPrograms:
-        return ProjectPrograms(
+        made = ProjectPrograms(
             project=self.project,
             secrets=self.secrets,
             principals=self.principals,
@@ -355,6 +358,13 @@ class Remit:
             archive=self.release_archive,
             clock=self.clock,
         )
+        made.memory = lambda: self.keeping.memory
+        return made
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """The documents that agents may retrieve."""
+        return open_keeping(self, self.people)
 
     async def run(
         self,
@@ -405,7 +415,7 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS, MANAGE_RECORD, CHANGE_PRINCIPALS),
+            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS, MANAGE_RECORD, CHANGE_PRINCIPALS, KEEP_MEMORY),
         )
         return self.issuer.issue(request, self.clock())
 
