@@ -70,7 +70,7 @@ class ProjectPrograms:
     @cached_property
     def tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
-        return project_tools(self._project, lambda: self.memory())
+        return project_tools(self._project, self.memory)
 
     def at_once(self) -> Mapping[str, int]:
         """How many runs of a contract may be driven at once, where it says so; one that is wrong says nothing."""

@@ -164,7 +164,7 @@ class Run:
     async def fit(self, messages: Sequence[ContextMessage], budget: ContextBudget) -> list[ContextMessage]:
         """The messages, left out of or cut as much as it takes to stay within a budget; what was is on record.
 
-        On a replay the same is left out again, whatever counts tokens by then.
+        On a replay the note on record says what is left out again; nothing is recorded where all of it fits.
         """
         if fits(messages, budget):
             return list(messages)
