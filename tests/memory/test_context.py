@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from library import desk, make_library
 from msgspec import convert, to_builtins
 
-from library import desk, make_library
 from remit import Remit
 from remit.errors import RunError
 from remit.memory.context import Compaction, ContextBudget, ContextMessage, apply, compact, estimate, fits

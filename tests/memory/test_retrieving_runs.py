@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from crashing import LATER_US, POINTS, in_a_process
-
 from library import AGENT, desk, make_library, put
+
 from project import REFUND, Shop
 from remit import Remit
 from remit.errors import MemoryRefused

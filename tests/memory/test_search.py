@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from library import AGENT, MEMORY, desk, make_library, put
+
 from remit import Remit
 from remit.errors import ToolFailed
 from remit.memory.documents import Viewer
@@ -20,7 +20,7 @@ from remit.memory.memory import Memory, Where
 pytestmark = pytest.mark.anyio
 
 NOTHING = "async def desk(run, request):\n    return {}\n"
-WORDS = "refund order parcel invoice account printer network password holiday contract delivery warranty".split()
+WORDS = ["refund", "order", "parcel", "invoice", "account", "printer", "network", "password", "holiday", "contract", "delivery", "warranty"]
 EXPECTED = Path(__file__).parent / "ranking.json"
 
 
