@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,8 @@ from remit.tools.spec import (
     FieldClass,
     Happened,
     Idempotency,
+    Locate,
+    Reconcile,
     Reconciled,
     Resource,
     Retry,
@@ -91,14 +93,6 @@ def _search(opened: Opened, sent: set[Effect]) -> Tool:
 
 
 def _write(opened: Opened, sent: set[Effect]) -> Tool:
-    async def reconcile(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
-        del args
-        with _plainly():
-            found = opened().written_with(ctx.idempotency_key)
-        if found is None:
-            return Reconciled(happened=Happened.NO)
-        return Reconciled(happened=Happened.YES, result=msgspec.to_builtins(found))
-
     @tool(
         WRITE,
         effects={Effect.WRITE, *sent},
@@ -109,7 +103,7 @@ def _write(opened: Opened, sent: set[Effect]) -> Tool:
         resource_kind="Document",
         resource_attributes={"version": "Long"},
         locate=_locator(opened),
-        reconcile=reconcile,
+        reconcile=_reconciler(opened),
         compensation=Compensation(
             tool=RECALL,
             arguments=_undoing,
@@ -153,6 +147,18 @@ def _write(opened: Opened, sent: set[Effect]) -> Tool:
     return write
 
 
+def _reconciler(opened: Opened) -> Reconcile:
+    async def reconcile(ctx: ToolContext, args: Mapping[str, Json]) -> Reconciled:
+        del args
+        with _plainly():
+            found = opened().written_with(ctx.idempotency_key)
+        if found is None:
+            return Reconciled(happened=Happened.NO)
+        return Reconciled(happened=Happened.YES, result=msgspec.to_builtins(found))
+
+    return reconcile
+
+
 def _undoing(args: Mapping[str, Json], result: Json, _before: Resource | None) -> dict[str, Json]:
     return {"name": args["name"], "version": result["version"]}
 
@@ -187,7 +193,7 @@ def _recall(opened: Opened) -> Tool:
     return recall
 
 
-def _locator(opened: Opened) -> Any:
+def _locator(opened: Opened) -> Locate:
     async def locate(ctx: ToolContext, args: Mapping[str, Json]) -> Resource:
         document = _document(ctx, args["name"])
         with _plainly():
