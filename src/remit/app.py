@@ -45,9 +45,7 @@ from remit.journal.redaction import Redactor
 from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
-from remit.memory.keeping import SCOPE as KEEP_MEMORY
-from remit.memory.keeping import Keeping
-from remit.memory.project import open_keeping
+from remit.memory.project import KEEP_MEMORY, Keeping, open_keeping
 from remit.programs import ProjectPrograms
 from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
 from remit.records.administration import Administration
@@ -350,16 +348,14 @@ class Remit:
 
     @cached_property
     def _programs(self) -> ProjectPrograms:
-        made = ProjectPrograms(
+        return ProjectPrograms(
             project=self.project,
             secrets=self.secrets,
             principals=self.principals,
             releases=self.releases,
             archive=self.release_archive,
             clock=self.clock,
-        )
-        made.memory = lambda: self.keeping.memory
-        return made
+        ).remembering(lambda: self.keeping.memory)
 
     @cached_property
     def keeping(self) -> Keeping:

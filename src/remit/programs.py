@@ -56,8 +56,7 @@ class ProjectPrograms:
         clock: Clock,
     ) -> None:
         self._project = project
-        self.memory: Opened = no_memory
-        """Opens the project's memory, when one of its tools is first called."""
+        self._memory: Opened = no_memory
         self._secrets = secrets
         self._principals = principals
         self._releases = releases
@@ -67,10 +66,15 @@ class ProjectPrograms:
         self._registered: set[str] = set()
         self._kept: set[str] = set()
 
+    def remembering(self, memory: Opened) -> ProjectPrograms:
+        """The same, whose tools of memory open `memory` when one of them is first called."""
+        self._memory = memory
+        return self
+
     @cached_property
     def tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
-        return project_tools(self._project, self.memory)
+        return project_tools(self._project, self._memory)
 
     def at_once(self) -> Mapping[str, int]:
         """How many runs of a contract may be driven at once, where it says so; one that is wrong says nothing."""

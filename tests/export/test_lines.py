@@ -41,7 +41,7 @@ async def test_the_exported_record_verifies_without_the_database(story: Story, t
     typed(story, "export", "--format", "record", "--out", str(file))
     report = verify(file)
     assert report.findings == ()
-    assert (report.tenants[0].size, report.erased) == (report.events, 6)
+    assert (report.tenants[0].size, report.erased) == (report.events, 9)
     first, *_, last = lines(file.read_text())
     assert (first["record"], first["tenant"], last) == (1, "shop", {"end": True, "events": report.events})
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

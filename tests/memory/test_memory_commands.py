@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from library import AGENT, desk, make_library
 from typer.testing import CliRunner
 
-from library import AGENT, desk, make_library
 from project import Shop
 from remit.cli.main import app
 

@@ -14,6 +14,7 @@ from remit.journal.redaction import Redactor
 from remit.journal.register import Register
 from remit.journal.vault import Vault
 from remit.memory.embedding import embedding_of, is_remote
+from remit.memory.keeping import SCOPE as KEEP_MEMORY
 from remit.memory.keeping import Keeping
 from remit.memory.memory import Memory
 from remit.memory.shelf import Shelf
@@ -86,3 +87,6 @@ def project_tools(project: Project, memory: Opened = no_memory) -> Mapping[str, 
     for name in own.keys() & tools.keys():
         raise ConfigError(f"tool `{name}` is one of memory; rename yours, or take `[memory]` out of remit.toml")
     return dict(sorted({**tools, **own}.items()))
+
+
+__all__ = ["KEEP_MEMORY", "Keeping", "MemoryParts", "no_memory", "open_keeping", "project_tools"]
