@@ -150,7 +150,7 @@ async def test_a_document_with_a_key_in_it_is_refused(shop: Shop) -> None:
         assert remit.keeping.memory.shelf.infos() == []
 
 
-async def test_what_a_forgotten_document_said_is_nowhere_in_the_database(shop: Shop) -> None:
+async def test_a_forgotten_document_leaves_its_tombstone_alone_and_only_keepers_may_forget(shop: Shop) -> None:
     desk(shop, FIND)
     async with Remit(shop.folder) as remit:
         await put(remit, "about-ann", "Ann Smith lives in Zanzibar.")
