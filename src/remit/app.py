@@ -45,6 +45,7 @@ from remit.journal.redaction import Redactor
 from remit.journal.register import Register
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import Vault
+from remit.memory.project import KEEP_MEMORY, Keeping, open_keeping
 from remit.programs import ProjectPrograms
 from remit.records.administration import SCOPE as CHANGE_PRINCIPALS
 from remit.records.administration import Administration
@@ -354,7 +355,12 @@ class Remit:
             releases=self.releases,
             archive=self.release_archive,
             clock=self.clock,
-        )
+        ).remembering(lambda: self.keeping.memory)
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """The documents that agents may retrieve."""
+        return open_keeping(self, self.people)
 
     async def run(
         self,
@@ -405,7 +411,7 @@ class Remit:
             principal=person_principal(person),
             tenant=self.tenant,
             region=self.project.project.region,
-            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS, MANAGE_RECORD, CHANGE_PRINCIPALS),
+            scopes=(SCOPE, APPROVE_RELEASES, CLOSE_RUNS, MANAGE_RECORD, CHANGE_PRINCIPALS, KEEP_MEMORY),
         )
         return self.issuer.issue(request, self.clock())
 

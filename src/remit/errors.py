@@ -8,6 +8,7 @@
     ├── ExportError            a copy of the record did not arrive where it was sent
     ├── CaseError              a case can't be decided in the way that was asked
     ├── RecordError            what was asked of the record may not be done, or not now
+    ├── MemoryRefused          a document can't be kept, found or taken back in the way that was asked
     ├── RunError               a run can't go on
     │   ├── Diverged           the code asks for something else than the record holds
     │   └── NotCompleted       a call that its caller relied upon did not complete
@@ -81,6 +82,12 @@ class RecordError(RemitError):
     """What was asked of the record may not be done, or not now."""
 
     code = "record_denied"
+
+
+class MemoryRefused(RemitError):
+    """A document can't be kept, found or taken back in the way that was asked."""
+
+    code = "memory_refused"
 
 
 class RunError(RemitError):

@@ -29,13 +29,14 @@ from remit.identity.principals import PrincipalKind, Principals
 from remit.identity.secrets import SecretStore
 from remit.journal.journal import Clock
 from remit.limits.rules import compile_limits
+from remit.memory.project import no_memory, project_tools
+from remit.memory.tools import Opened
 from remit.policy.decision import PolicyDecisionPoint
 from remit.policy.session import tool_of
 from remit.releases.archive import ReleaseArchive
 from remit.releases.bundle import bundle_of
 from remit.releases.releases import Releases
 from remit.runs.program import Program
-from remit.tools.registry import load_tools
 from remit.tools.source import FileLoader
 from remit.tools.spec import FieldClass, Tool, ToolSpec
 from remit.values import digest
@@ -55,6 +56,7 @@ class ProjectPrograms:
         clock: Clock,
     ) -> None:
         self._project = project
+        self._memory: Opened = no_memory
         self._secrets = secrets
         self._principals = principals
         self._releases = releases
@@ -64,10 +66,15 @@ class ProjectPrograms:
         self._registered: set[str] = set()
         self._kept: set[str] = set()
 
+    def remembering(self, memory: Opened) -> ProjectPrograms:
+        """The same, whose tools of memory open `memory` when one of them is first called."""
+        self._memory = memory
+        return self
+
     @cached_property
     def tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""
-        return load_tools(self._project.tools.modules, self._project.folder)
+        return project_tools(self._project, self._memory)
 
     def at_once(self) -> Mapping[str, int]:
         """How many runs of a contract may be driven at once, where it says so; one that is wrong says nothing."""

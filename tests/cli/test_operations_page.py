@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "remit"
 # What denies an agent's call is described in docs/gate.md, and a connector's own codes are quoted by the call's outcome.
 OPERATORS = [
     *("app.py", "belonging.py", "programs.py", "terminal.py"),
-    *("cases", "cli", "journal", "records", "releases", "runs", "storage", "identity"),
+    *("cases", "cli", "journal", "records", "releases", "runs", "storage", "identity", "memory"),
 ]
 
 

@@ -27,7 +27,7 @@ MAIL = "ann.miller@shop.example"
 TEXT = "ü" * 100_000
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ADVANCE = '@id("never-13") @reason("13 is never moved") forbid (principal, action == Action::"put.safe", resource) when { context.args.value == 13 };'
-MODELS = '\n[models.sorter]\nkind = "classifier"\ntraining = "sorter.jsonl"\n'
+MODELS = '\n[memory]\n[models.sorter]\nkind = "classifier"\ntraining = "sorter.jsonl"\n'
 
 WORKFLOW = """
 async def act(run, request):
@@ -73,7 +73,7 @@ def make_story_shop(folder: Path, database: str, settings: str = "") -> Shop:
         untrusted_input=["text"],
         budget={"calls": 30, "writes": 20, "time": "60s", "spend": "1.00 USD"},
     )
-    shop.contract("away", [{"tool": "orders.read"}, REFUND])
+    shop.contract("away", [{"tool": "orders.read"}, {"tool": "memory.search"}, REFUND])
     lines = [{"text": f"{word} {number}", "kind": word} for number in range(12) for word in ("printer", "refund")]
     (folder / "sorter.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
     with (folder / "remit.toml").open("a") as file:
@@ -91,6 +91,7 @@ async def live_through(remit: Remit, text: str = TEXT) -> tuple[str, str]:
     async with remit.gate("away").run({"text": "help"}) as run:
         held = await run.propose("orders.read", {"order": 1})
         assert not isinstance(held, Held)
+        await run.propose("memory.search", {"query": "who looks"})
         await run.escalate("somebody should look", draft={"mail": MAIL})
     case = remit.cases.list("shop", run=run.id)[0]
     await remit.cases.decide(case.case, Decision.RESOLVED, token=remit.person_token("lee"), reason="done by hand")

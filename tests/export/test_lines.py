@@ -41,7 +41,7 @@ async def test_the_exported_record_verifies_without_the_database(story: Story, t
     typed(story, "export", "--format", "record", "--out", str(file))
     report = verify(file)
     assert report.findings == ()
-    assert (report.tenants[0].size, report.erased) == (report.events, 6)
+    assert (report.tenants[0].size, report.erased) == (report.events, 9)
     first, *_, last = lines(file.read_text())
     assert (first["record"], first["tenant"], last) == (1, "shop", {"end": True, "events": report.events})
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -117,8 +117,8 @@ async def test_a_person_exports_what_record_cedar_lets_them(story: Story) -> Non
     assert "record_denied" in typed(story, "export", "--format", "otlp", "--to", "http://a", "--as", "lee", code=1)
     async with Remit(story.shop.folder) as remit:
         assert remit.register.events() == []
-    assert len(lines(typed(story, "export", "--as", "lee", "--contract", "away"))) == 6
-    assert len(lines(typed(story, "export", "--as", "lee", "--run", story.escalated))) == 6
+    assert len(lines(typed(story, "export", "--as", "lee", "--contract", "away"))) == 9
+    assert len(lines(typed(story, "export", "--as", "lee", "--run", story.escalated))) == 9
 
 
 async def test_a_selection_takes_what_it_names_and_nothing_else(story: Story) -> None:

@@ -18,7 +18,7 @@ from remit.contracts.project_rules import project_problems
 from remit.contracts.subject import Known
 from remit.contracts.wording import check_shape
 from remit.errors import ConfigError
-from remit.tools.registry import load_tools
+from remit.memory.project import project_tools as all_tools
 from remit.tools.spec import Effect, ToolSpec
 
 Tools = Mapping[str, ToolSpec]
@@ -77,7 +77,7 @@ def _record_problems(folder: Path, known: Known) -> list[Problem]:
 
 def project_tools(project: Project) -> Tools:
     """The specs of the tools that a project names, loaded from their modules. Raises `ConfigError`."""
-    tools = load_tools(project.tools.modules, project.folder)
+    tools = all_tools(project)
     return {name: tool.spec for name, tool in tools.items()}
 
 

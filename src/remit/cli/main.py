@@ -19,6 +19,7 @@ from remit.cli import (
     exports,
     identity,
     imports,
+    memory,
     policy,
     records,
     releases,
@@ -154,6 +155,7 @@ _add(
 )
 _add(RECORD, "retention", records.retention, "remit retention --dry-run")
 app.add_typer(records.hold, name="hold", rich_help_panel=RECORD)
+app.add_typer(memory.app, name="memory", rich_help_panel=RECORD)
 app.add_typer(releases.app, name="release", rich_help_panel=ADMINISTER)
 app.add_typer(identity.principals, name="principal", rich_help_panel=ADMINISTER)
 _add(ADMINISTER, "token", identity.token, "remit token lee")

@@ -174,6 +174,8 @@ class Story:
                 yield from self._indented((f"{body.get('case')}: {body.get('reason')}", UNTRUSTED))
             case EventType.CASE_REVEALED:
                 yield from self._indented(f"{body.get('by')} saw the originals")
+            case EventType.CONTEXT_RETRIEVED:
+                yield from self._indented(_passages(body))
             case EventType.RUN_RESUMED:
                 yield from self._indented((f"the run went on {clock_time(event.header.at)} UTC", "dim"))
             case EventType.RUN_OPENED | EventType.RUN_CLOSED | EventType.CALL_DECIDED | EventType.VALUE_RECORDED:
@@ -188,6 +190,9 @@ class Story:
                 | EventType.VALUE_REVEALED
                 | EventType.RUN_REPLAYED
                 | EventType.RECORD_EXPORTED
+            | EventType.DOCUMENT_ADDED
+            | EventType.DOCUMENT_RECALLED
+            | EventType.DOCUMENT_FORGOTTEN
             ):
                 yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))
             case never:
@@ -258,6 +263,18 @@ class Story:
         if isinstance(value, dict) and value:
             return " ".join(pairs(cast("dict[str, Any]", value), self._limit))
         return value_text(value, self._limit)
+
+
+def _passages(body: dict[str, Any]) -> str:
+    """`3 passages: policy@7 #2 #5, faq@12 #1`."""
+    chunks: list[dict[str, Any]] = body.get("chunks") or []
+    found: dict[str, list[str]] = {}
+    for chunk in chunks:
+        version, _, number = str(chunk.get("chunk")).rpartition("#")
+        label = str(chunk.get("label"))
+        found.setdefault(version if label == "trusted" else f"{version} ({label})", []).append(f"#{number}")
+    said = ", ".join(f"{version} {' '.join(numbers)}" for version, numbers in found.items())
+    return f"{len(chunks)} passage{'' if len(chunks) == 1 else 's'}{f': {said}' if said else ''}"
 
 
 def _steps(events: Sequence[Event]) -> list[Step]:

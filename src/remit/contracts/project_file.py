@@ -118,6 +118,16 @@ class RecordSection(Base, frozen=True, kw_only=True):
     such as `http://127.0.0.1:4318`. Needs the extra `otel`."""
 
 
+class MemorySection(Base, frozen=True, kw_only=True):
+    """What agents may be told of, and what they may remember; with it the tools `memory.…` are there."""
+
+    embedding: str = "local"
+    """What makes vectors of texts: `local`, a function of the project (`embed.py:function`), or a server
+    (`model:<name>`, declared under `[models]` with its `base_url`)."""
+    keepers: list[Name] = field(default_factory=list[Name])
+    """The roles that may add, recall and forget documents, without the prefix `role:`; left out, only owners may."""
+
+
 class QueueSection(Base, frozen=True, kw_only=True):
     """A queue of cases and the roles that work on it."""
 
@@ -158,6 +168,8 @@ class ProjectFile(Base, frozen=True, kw_only=True):
     """The tokens that principals act with."""
     record: RecordSection = RecordSection()
     """What is done with the record beside keeping it."""
+    memory: MemorySection | None = None
+    """The documents that agents may retrieve."""
     queues: dict[Name, QueueSection] = field(default_factory=dict[str, QueueSection])
     """The queues that cases go to."""
     releases: ReleasesSection = ReleasesSection()

@@ -16,6 +16,7 @@ from remit.contracts.paths import inside
 from remit.contracts.problems import Problem, Severity, did_you_mean, quoted
 from remit.contracts.project_file import (
     IdentitySection,
+    MemorySection,
     ModelSection,
     PersonSection,
     ProjectFile,
@@ -304,6 +305,31 @@ def _split(url: str) -> SplitResult | None:
     return None if any(char.isspace() or not char.isprintable() for char in url) else split
 
 
+def memory_can_be_kept(config: _Config) -> Iterator[Problem]:
+    section: MemorySection | None = config.typed.values.get("memory")
+    if section is None:
+        return
+    held = config.roles()
+    for at, role in enumerate(section.keepers):
+        if held is not None and role not in held:
+            hint = f"give it to somebody under `[people]`; {did_you_mean(role, held, 'roles held')}"
+            yield config.error(("memory", "keepers", at), f"no person holds the role {quoted(role)}", hint)
+    path = ("memory", "embedding")
+    kind, _, name = section.embedding.partition(":")
+    models: dict[str, ModelSection] = config.typed.values.get("models", {})
+    if kind == "model":
+        model = models.get(name)
+        if model is None:
+            yield config.error(path, f"model {quoted(name)} is not declared", did_you_mean(name, models, "models"))
+        elif model.base_url is None:
+            yield config.error(path, f"model {quoted(name)} has no `base_url`", "name a server that takes `POST /embeddings`")
+    elif kind.endswith(".py") and name.isidentifier():
+        yield from config.missing_file(path, kind)
+    elif section.embedding != "local":
+        hint = "write `local`, `embed.py:function` or `model:<name>`"
+        yield config.error(path, f"{quoted(section.embedding)} is no embedding", hint)
+
+
 RULES: Final[tuple[Callable[[_Config], Iterable[Problem]], ...]] = (
     database_is_usable,
     tool_modules_are_there,
@@ -313,4 +339,5 @@ RULES: Final[tuple[Callable[[_Config], Iterable[Problem]], ...]] = (
     issuers_can_be_checked,
     receiver_is_an_address,
     roles_are_held,
+    memory_can_be_kept,
 )

@@ -69,6 +69,10 @@ _BODIES: Mapping[EventType, Mapping[str, Any]] = {
     EventType.CASE_OPENED: {"case": _TEXT, "kind": _TEXT, "queue": _TEXT, "reason": _TEXT},
     EventType.CASE_DECIDED: {"case": _TEXT, "decision": _TEXT, "by": _TEXT, "reason": _TEXT},
     EventType.CASE_REVEALED: {"case": _TEXT, "by": _TEXT},
+    EventType.CONTEXT_RETRIEVED: {"tool": _TEXT, "chunks": _LIST},
+    EventType.DOCUMENT_ADDED: {"document": _TEXT, "version": {"type": "integer"}, "by": _TEXT},
+    EventType.DOCUMENT_RECALLED: {"document": _TEXT, "versions": _LIST, "by": _TEXT, "reason": _TEXT},
+    EventType.DOCUMENT_FORGOTTEN: {"document": _TEXT, "by": _TEXT, "reason": _TEXT},
     EventType.VALUE_RECORDED: {"kind": _TEXT, "value": {}},
     EventType.RECORD_EXPORTED: {"format": _TEXT, "to": _TEXT, "selection": {"type": "object"}},
 }

@@ -62,6 +62,10 @@ _ON_RECORD: Mapping[EventType, _Activity] = {
     EventType.RUN_REPLAYED: _Activity(id=_READ, name="Read"),
     EventType.RECORD_EXPORTED: _Activity(id=_READ, name="Read", severity=_LOW),
     EventType.VALUE_RECORDED: _Activity(id=_READ, name="Read"),
+    EventType.CONTEXT_RETRIEVED: _Activity(id=_READ, name="Read"),
+    EventType.DOCUMENT_ADDED: _Activity(id=1, name="Create"),
+    EventType.DOCUMENT_RECALLED: _Activity(id=4, name="Delete", severity=_LOW),
+    EventType.DOCUMENT_FORGOTTEN: _Activity(id=4, name="Delete", severity=_MEDIUM),
 }
 
 

@@ -215,6 +215,7 @@ def _tell_call(span: Span, told: Sequence[tuple[Leaf, dict[str, Any]]], earliest
     decided = next((one for one in reversed(told) if one[0].type is EventType.CALL_DECIDED), told[0])
     ended = next((one for one in reversed(told) if one[0].type in _OUTCOMES), None)
     (leaf, body), first = decided, told[0][0].header
+    retrieved = next((said for one, said in told if one.type is EventType.CONTEXT_RETRIEVED), None)
     verdict: dict[str, Any] = body.get("verdict", {})
     tool = str(body.get("tool", "erased"))
     span.start = max(earliest, first.at - first.latency_us)
@@ -236,10 +237,12 @@ def _tell_call(span: Span, told: Sequence[tuple[Leaf, dict[str, Any]]], earliest
             span.attributes["remit.approval.case"] = str(question.get("case", ""))
         if asked.type is EventType.APPROVAL_DECIDED:
             span.attributes |= {"remit.approval.decision": asked.header.verdict, "remit.approval.by": asked.header.actor}
+    if retrieved is not None:
+        span.attributes |= _retrieval(span, tool, body, retrieved)
     if ended is not None:
         header = ended[0].header
         span.attributes |= {"remit.call.duration_us": header.latency_us, "remit.call.cost_microusd": header.cost_microusd}
-        if not span.is_client:
+        if not span.is_client and retrieved is None:
             span.attributes |= _whole("gen_ai.tool.call.result", ended[1].get("result"))
         else:
             span.attributes["gen_ai.usage.input_tokens"] = header.tokens_in
@@ -271,6 +274,20 @@ def _operation(span: Span, tool: str, ended: Mapping[str, Any]) -> Attributes:
         "gen_ai.provider.name": _PROVIDERS.get(provider, provider or "remit"),
         "gen_ai.request.model": _short(model),
         "remit.call.tool": _short(tool),
+    }
+
+
+def _retrieval(span: Span, tool: str, decided: Mapping[str, Any], retrieved: Mapping[str, Any]) -> Attributes:
+    """What makes a call a `retrieval` span: what was asked for, and the chunks that came. Their texts are not told."""
+    span.name = f"retrieval {_short(tool)}"
+    chunks: list[dict[str, Any]] = retrieved.get("chunks") or []
+    args: dict[str, Any] = decided.get("args") or {}
+    return {
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": _short(tool.partition(".")[0]),
+        "remit.retrieval.chunks": [str(chunk.get("chunk")) for chunk in chunks],
+        **_whole("gen_ai.retrieval.documents", [{"id": chunk.get("chunk")} for chunk in chunks]),
+        **({"gen_ai.retrieval.query.text": str(args["query"])[:MOST_BYTES // 4]} if "query" in args else {}),
     }
 
 

@@ -60,6 +60,10 @@ class ToolContexts:
             timeout_ms=call.tool.spec.timeout_ms,
             resource=call.resource,
             client=self._clients.get,
+            principal=run.authority.principal,
+            on_behalf_of=run.on_behalf_of,
+            region=run.authority.region,
+            labels=call.labels,
         )
 
     async def within_timeout(self, tool: Tool, awaitable: Awaitable[T]) -> T:

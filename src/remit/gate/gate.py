@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import assert_never
+from typing import assert_never, cast
 
 from msgspec.structs import replace
 
@@ -46,7 +46,8 @@ from remit.journal.journal import Disabled, Entry, Journal, Recording, Reservati
 from remit.limits.meters import Charge, Reserved
 from remit.limits.rules import NOTHING, Demand, charges
 from remit.policy.session import PastCall
-from remit.provenance.labels import echoes_of, untrusted
+from remit.provenance.labels import echoes_of, kind_of, untrusted
+from remit.tools.spec import ToolSpec
 from remit.values import Json, decode, encode
 
 Judged = Call | Verdict
@@ -291,6 +292,11 @@ def take_in_result(run: RunState, call: Call, result: Json) -> None:
         PastCall(tool=spec.name, outcome="completed", args=call.args, result=result, at_us=call.at_us)
     )
     trusted = "model" if spec.name.startswith("model:") else f"tool:{spec.name}"
+    for label, passage in passages_of(spec, result):
+        # Each by itself: a document that nobody vouches for does not gain trust by lying beside one that somebody does.
+        run.seen.add(label if kind_of(label) == "untrusted" else trusted, passage)
+    if spec.retrieves is not None:
+        return
     run.seen.add(
         trusted,
         result,
@@ -299,6 +305,16 @@ def take_in_result(run: RunState, call: Call, result: Json) -> None:
         maps=spec.result_maps,
         echoes=echoes_of(call.args, call.labels, found=call.leaves),
     )
+
+
+def passages_of(spec: ToolSpec, result: Json) -> list[tuple[str, Json]]:
+    """The passages that a call has retrieved, each with its own label."""
+    if spec.retrieves is None:
+        return []
+    # Of an imported run nobody has checked what its tools have said.
+    told = cast("dict[str, Json]", result) if isinstance(result, dict) else {}
+    found: list[dict[str, Json]] = told.get(spec.retrieves) or []
+    return [(str(each.get("label", untrusted(spec.name))), each) for each in found]
 
 
 def not_used(demand: Demand, carried: Carried, cost_microusd: int) -> Demand:

@@ -17,7 +17,7 @@ from remit.gate.verdicts import Allow, Carried, Completed, Defer, Deny, Failed, 
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Disabled, Recording, Reservation
 from remit.limits.meters import Exhausted, Reserved
-from remit.storage.rows import CaseRow, open_case
+from remit.storage.rows import CaseRow, note_read, open_case
 from remit.storage.writer import Statement
 from remit.tools.spec import Resource, Usage
 from remit.values import Json, decode, digest
@@ -252,7 +252,9 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
         carried = replace(carried, message=run.redactor.text(carried.message))
     match carried:
         case Completed(result=result):
-            return Recording(value=carried, drafts=[_completed(call, run, result, usage, latency_us)])
+            completed = _completed(call, run, result, usage, latency_us)
+            retrieved, statements = _retrieved(call, run, result)
+            return Recording(value=carried, drafts=[*retrieved, completed], statements=statements)
         case Failed():
             return Recording(
                 value=carried, drafts=[_ended(EventType.CALL_FAILED, call, run, carried, latency_us)]
@@ -283,6 +285,25 @@ def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, lat
         tokens_out=usage.tokens_out if usage else 0,
         latency_us=latency_us,
     )
+
+
+def _retrieved(call: Call, run: RunState, result: Json) -> tuple[list[Draft], list[Statement]]:
+    """Which chunks a call was given, so that each can be found again, and rows by which a document finds its readers."""
+    assert call.tool is not None
+    spec, step = call.tool.spec, call.proposal.step
+    if spec.retrieves is None:
+        return [], []
+    kept = ("chunk", "document", "version", "hash", "label")
+    chunks = [{name: passage[name] for name in kept} for passage in result[spec.retrieves]]
+    draft = Draft(
+        type=EventType.CONTEXT_RETRIEVED,
+        actor=run.authority.principal,
+        span=step,
+        refs=_refs(call, run),
+        body={"tool": spec.name, "chunks": chunks},
+    )
+    read = dict.fromkeys((str(chunk["document"]), int(chunk["version"])) for chunk in chunks)
+    return [draft], [note_read(run.authority.tenant, document, version, run.run, step) for document, version in read]
 
 
 def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown, latency_us: int) -> Draft:

@@ -45,6 +45,11 @@ class People:
         self._principals.ensure([person.principal], now_us)
         return person
 
+    def roles_held(self, principal: str) -> frozenset[str] | None:
+        """The roles of a person (`role:it-lead`), by principal; `None` for whoever is not declared, or is disabled."""
+        person = self._declared(principal)
+        return person.roles if person is not None and person.enabled else None
+
     def roles_of(self, queue: str) -> tuple[str, ...]:
         """The roles that work on a queue (`queue:care` or `care`); none for a queue that isn't declared."""
         return self._queues.get(queue.removeprefix("queue:"), ())

@@ -52,6 +52,14 @@ class EventType(StrEnum):
     """Register: runs were replayed or judged anew; that never counts in any metric."""
     RECORD_EXPORTED = "record.exported"
     """Register: the record, or part of it, was copied out."""
+    DOCUMENT_ADDED = "document.added"
+    """Register: a person added a document to memory, or a version of one."""
+    DOCUMENT_RECALLED = "document.recalled"
+    """Register: a person recalled a document, or versions of it; no run is given it any more."""
+    DOCUMENT_FORGOTTEN = "document.forgotten"
+    """Register: what a document said was destroyed."""
+    CONTEXT_RETRIEVED = "context.retrieved"
+    """Which chunks of which versions of documents a call was given."""
     VALUE_RECORDED = "value.recorded"
     """Something else that is not deterministic: the time, an id, a random number."""
 
@@ -138,6 +146,9 @@ OF_REGISTER = frozenset(
         EventType.VALUE_REVEALED,
         EventType.RUN_REPLAYED,
         EventType.RECORD_EXPORTED,
+        EventType.DOCUMENT_ADDED,
+        EventType.DOCUMENT_RECALLED,
+        EventType.DOCUMENT_FORGOTTEN,
     }
 )
 """Types that stand on a tenant's register, never in a run."""

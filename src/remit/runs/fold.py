@@ -141,6 +141,8 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             _opened(folded.steps.get(event.header.span), body)
         case EventType.CASE_REVEALED:
             pass
+        case EventType.CONTEXT_RETRIEVED:
+            pass  # what was retrieved is the result of the call, which is recorded beside it
         case (
             EventType.PRINCIPAL_CHANGED
             | EventType.RELEASE_APPROVED
@@ -151,6 +153,9 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             | EventType.VALUE_REVEALED
             | EventType.RUN_REPLAYED
             | EventType.RECORD_EXPORTED
+            | EventType.DOCUMENT_ADDED
+            | EventType.DOCUMENT_RECALLED
+            | EventType.DOCUMENT_FORGOTTEN
         ):
             raise corrupt_run(event)
         case never:

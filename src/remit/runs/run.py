@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from msgspec import convert, to_builtins
+
 from remit.contracts.quantities import duration_ms
 from remit.errors import Diverged, RunError
 from remit.gate.call import Call, Proposal, RunState
@@ -21,6 +23,7 @@ from remit.gate.record import RecordedVerdict, open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock, RunLog
+from remit.memory.context import Compaction, ContextBudget, ContextMessage, apply, compact, fits
 from remit.runs import questions
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.runs.questions import QuestionTerms, RecordedQuestion
@@ -142,6 +145,31 @@ class Run:
         or unknown.
         """
         return self._call(tool, args, self._next_step())
+
+    def retrieve(self, query: str, *, k: int = 5, where: Json = None) -> Coroutine[Any, Any, list[Any]]:
+        """Look for passages in memory, among what both the agent and whoever it acts for may read, the best first.
+
+        `where`: only documents of this `document`, `owner`, `source` or `label`. A call of `memory.search`; raises as `call`.
+        """
+        args = {"query": query, "k": k, **({} if where is None else {"where": where})}
+        return self._retrieve(args, self._next_step())
+
+    def remember(self, name: str, text: str, **about: Json) -> Coroutine[Any, Any, Any]:
+        """Write a document for later runs, or a new version of it. A call of `memory.write`; raises as `call`.
+
+        `about`: `title`, `readers`, `valid_until`.
+        """
+        return self._call("memory.write", {"name": name, "text": text, **about}, self._next_step())
+
+    async def fit(self, messages: Sequence[ContextMessage], budget: ContextBudget) -> list[ContextMessage]:
+        """The messages, left out of or cut as much as it takes to stay within a budget; what was is on record.
+
+        On a replay the note on record says what is left out again; nothing is recorded where all of it fits.
+        """
+        if fits(messages, budget):
+            return list(messages)
+        found = await self._value("compaction", lambda: to_builtins(compact(messages, budget)[1]))
+        return apply(messages, convert(found, Compaction))
 
     def model(self, name: str, /, **given: Json) -> Coroutine[Any, Any, Any]:
         """Ask a model that the contract binds. An answer below the contract's confidence escalates the run."""
@@ -328,6 +356,10 @@ class Run:
         if outcome.code == "retries_exhausted" and when.retries_exhausted:
             await self.escalate(f"retries exhausted: {outcome.message}")
         raise NotCompleted(tool, outcome)
+
+    async def _retrieve(self, args: dict[str, Json], step: str) -> list[Any]:
+        found: Any = await self._call("memory.search", args, step)
+        return found["chunks"]
 
     async def _model(self, name: str, given: dict[str, Json], step: str) -> Any:
         answer: Any = await self._call(f"model:{name}", given, step)

@@ -38,6 +38,15 @@ def open_case(row: CaseRow) -> Statement:
     )
 
 
+def note_read(tenant: str, document: str, version: int, run: str, step: str) -> Statement:
+    """A step of a run was given a version of a document."""
+    return Statement(
+        sql="INSERT INTO memory_reads (tenant, document, version, run, step) VALUES (:tenant, :document, :version, :run,"
+        " :step) ON CONFLICT DO NOTHING",
+        params={"tenant": tenant, "document": document, "version": version, "run": run, "step": step},
+    )
+
+
 def decide_case(case: str, status: str, by: str, at: int) -> Statement:
     """Decide a case that is still open; where it is not, the whole transaction fails."""
     return Statement(

@@ -182,6 +182,86 @@ checkpoints = Table(
     Column("note", Text, nullable=False),
 )
 
+memory_documents = Table(
+    "memory_documents",
+    metadata,
+    # What stays of a document once it is forgotten is this row: a tombstone.
+    Column("tenant", Text, primary_key=True),
+    Column("document", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    # The newest version that was not recalled, the only one that can be retrieved; NULL where there is none.
+    Column("current", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("forgotten_at", BigInteger),
+)
+
+memory_keys = Table(
+    "memory_keys",
+    metadata,
+    # What all versions of a document are encrypted under, wrapped; NULL once it is forgotten.
+    Column("tenant", Text, primary_key=True),
+    Column("document", Text, primary_key=True),
+    Column("body_key", LargeBinary),
+)
+
+memory_readers = Table(
+    "memory_readers",
+    metadata,
+    # Who may read a document: `agent/…`, `person/…`, `role:…`. Whoever isn't here may not.
+    Column("tenant", Text, primary_key=True),
+    Column("reader", Text, primary_key=True),
+    Column("document", Text, primary_key=True),
+    Index("memory_readers_document", "tenant", "document"),
+)
+
+memory_versions = Table(
+    "memory_versions",
+    metadata,
+    Column("id", _Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("classes", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("valid_until", BigInteger),
+    # Name and version of what made its vectors.
+    Column("embedding", Text, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+    Column("written_by", Text, nullable=False),
+    Column("run", Text),
+    Column("step", Text),
+    # The idempotency key of the call that wrote it; two attempts of one call collide here.
+    Column("key", Text),
+    Column("recalled_at", BigInteger),
+    # Text, and words and vectors; both encrypted under the document's key.
+    Column("content", LargeBinary),
+    Column("findable", LargeBinary),
+    UniqueConstraint("tenant", "document", "version", name="memory_versions_version"),
+    UniqueConstraint("tenant", "key", name="memory_versions_key"),
+)
+
+memory_reads = Table(
+    "memory_reads",
+    metadata,
+    # Which step of which run was given what, written with the event that says so.
+    Column("tenant", Text, primary_key=True),
+    Column("document", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("run", Text, primary_key=True),
+    Column("step", Text, primary_key=True),
+)
+
+memory_changes = Table(
+    "memory_changes",
+    metadata,
+    # Grows with every change, so that whoever keeps something in its memory knows when to look again.
+    Column("tenant", Text, primary_key=True),
+    Column("changes", BigInteger, nullable=False),
+)
+
 about = Table(
     "about",
     metadata,
@@ -195,6 +275,12 @@ __all__ = [
     "cases",
     "checkpoints",
     "events",
+    "memory_changes",
+    "memory_documents",
+    "memory_keys",
+    "memory_readers",
+    "memory_reads",
+    "memory_versions",
     "metadata",
     "meters",
     "principals",

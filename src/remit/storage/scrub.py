@@ -30,6 +30,7 @@ def scrub_keys(database: Database) -> None:
         plain.execute(text(f"SET lock_timeout = {BUSY_MS}"))
         try:
             plain.execute(text("VACUUM (FULL) run_keys"))
+            plain.execute(text("VACUUM (FULL) memory_keys"))
         finally:
             plain.execute(text("RESET lock_timeout"))
 

@@ -94,6 +94,7 @@ class ToolOptions(TypedDict, total=False):
     rows: str
     written: str
     usage: str
+    retrieves: str
     locate: Locate
     reconcile: Reconcile
     compensation: Compensation
@@ -446,6 +447,7 @@ def _build(name: str, effects: frozenset[Effect], options: ToolOptions, function
         rows=options.get("rows"),
         written=options.get("written"),
         usage=options.get("usage"),
+        retrieves=options.get("retrieves"),
     )
     locate = options.get("locate")
     built = Tool(

@@ -27,6 +27,7 @@ CEDAR_TYPES: Mapping[type, str] = MappingProxyType({str: "String", int: "Long", 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
 _RESERVED_ATTRIBUTES = frozenset({"tenant", "region"})
+_OF_PASSAGES = ("chunk", "document", "version", "hash", "label")
 
 
 def closest(name: str, known: Collection[str]) -> str:
@@ -121,6 +122,7 @@ def _declared_paths(spec: ToolSpec) -> Iterator[str]:
         ("rows", [spec.rows], spec.input_schema),
         ("written", [spec.written], spec.input_schema),
         ("usage", [spec.usage], spec.output_schema),
+        *(("retrieves", [f"{spec.retrieves}.*.{name}"], spec.output_schema) for name in _OF_PASSAGES if spec.retrieves),
     ):
         for path in declared:
             if path is not None:

@@ -128,6 +128,13 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What `locate` found and the decision was made about."""
     client: Callable[[str, Callable[[Connection], Any]], Any]
     """`client("tracker", RoundupClient.connect)`: the pooled client of a connection, made on first use."""
+    principal: str = ""
+    """The agent whose call it is."""
+    on_behalf_of: str | None = None
+    """The person it acts for."""
+    region: str | None = None
+    labels: Mapping[str, tuple[str, ...]] = {}
+    """Where each argument came from, by path; empty before that is known."""
 
 
 ToolFunction = Callable[[ToolContext, Mapping[str, Json]], Awaitable[Json]]
@@ -186,6 +193,8 @@ class ToolSpec:
     `rows`: dotted path of a list argument whose length is the number of objects touched; otherwise it is one.
     `written`: dotted path of the object argument whose keys are the fields that the call writes.
     `usage`: dotted result path of a `Usage`, where a call costs money to make (models do).
+    `retrieves`: result field with the list of passages that a call retrieves, each with `chunk`, `document`, `version`,
+    `hash` and its own `label`: what is `untrusted:…` counts as that, and which run has read what can be looked up.
     """
 
     name: str
@@ -205,6 +214,7 @@ class ToolSpec:
     rows: str | None = None
     written: str | None = None
     usage: str | None = None
+    retrieves: str | None = None
 
     @cached_property
     def input_validator(self) -> jsonschema_rs.Draft202012Validator:
@@ -236,6 +246,8 @@ class ToolSpec:
             "authority": list(self.authority),
             "untrusted": list(self.untrusted),
             "quantities": [self.money, self.rows, self.written, self.usage],
+            # Left out where there is nothing to say, so that the digests of other tools stay what they were.
+            **({} if self.retrieves is None else {"retrieves": self.retrieves}),
         }
 
     @cached_property
@@ -285,6 +297,7 @@ def spec_from(plain: Mapping[str, Any]) -> ToolSpec:
         rows=rows,
         written=written,
         usage=usage,
+        retrieves=plain.get("retrieves"),
     )
 
 
