@@ -97,3 +97,37 @@ def _concurrent(name: str, there: dict[str, Any]) -> str:
     rounds = " ".join(f"{each['calls_per_s']:,.0f}" for each in there["rounds"])
     middle_ = there["concurrent"]
     return f"  {name:<30}{middle_['calls_per_s']:>9,.0f}  {middle_['cpu_ms_per_call']:>15.3f}   {rounds}"
+
+
+def record_table(found: dict[str, Any]) -> Iterator[str]:
+    """The cost of keeping the record, part by part, and as it grows."""
+    for name in ("sqlite", "postgres"):
+        there = found[name]
+        if "skipped" in there:
+            yield f"\nthe record on {name}: skipped: {there['skipped']}"
+            continue
+        yield f"\nthe record on {name}                  events/s   wall µs    CPU µs    added    disk alone"
+        for many in ("at_once", "alone"):
+            yield "  64 writers" if many == "at_once" else "  one writer"
+            bare = next(iter(there["variants"].values()))[many]
+            for variant, each in there["variants"].items():
+                yield _variant(variant, each[many], bare)
+        yield "  a growing record     append µs   integrate µs   both µs   CPU µs   one alone µs   memory MiB"
+        for step in there["growth"]:
+            yield (
+                f"    {step['events']:>12,.0f}  {step['append_us']:>12.0f}  {step['integrate_us']:>12.1f}  {step['wall_us']:>8.0f}"
+                f"  {step['cpu_us']:>7.0f}  {step['alone_us']:>12.0f}  {step['memory_mib']:>10.0f}"
+            )
+        verified = there["verified"]
+        yield (
+            f"  verified: {verified['events']:,} events in {verified['seconds']:.2f} s, {verified['per_s']:,.0f} events/s"
+            f" ({verified['processes']} processes)"
+        )
+
+
+def _variant(name: str, each: dict[str, float], bare: dict[str, float]) -> str:
+    added = each["cpu_us"] - bare["cpu_us"]
+    return (
+        f"    {name:<34}{each['per_s']:>7,.0f}  {each['wall_us']:>8.1f}  {each['cpu_us']:>8.1f}  {added:>+7.1f}"
+        f"  {each['floor_per_s']:>9,.0f}/s"
+    )
