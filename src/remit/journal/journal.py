@@ -143,6 +143,12 @@ class Journal:
         last = recorded[-1]
         return RunLog(tenant=last.header.tenant, run=run, keys=keys, end=events.after(last)), recorded
 
+    def go_on(self, run: str) -> RunLog:
+        """The log of a recorded run at the end of its chain, of which only the last event is read. Raises `StorageError`."""
+        keys = self.reader.keys(run)
+        last = self.reader.last(run, keys)
+        return RunLog(tenant=last.header.tenant, run=run, keys=keys, end=events.after(last))
+
     async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
         """Record events that reserve nothing. Returns when they are durable."""
         recording = Recording(value=None, drafts=drafts, statements=statements)
