@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from remit.journal.events import IMPORTED, OF_REGISTER, UNDOES, EventType
 from remit.journal.leaves import Leaf, LeafReader, Selection
@@ -29,7 +31,7 @@ CASE_S = (60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 604800.0)
 class Histogram:
     """How often a value fell at or under each bound, and the sum of all."""
 
-    bounds: Sequence[float]
+    bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list[int])
     sum: float = 0.0
 
@@ -75,39 +77,54 @@ class JournalCounts:
     events: int = 0
 
 
-@dataclass(kw_only=True, slots=True)
-class _OpenRun:
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run that has not ended."""
+
     contract: str
     is_undo: bool = False
     is_imported: bool = False
 
 
-class JournalFold:
-    """Folds the journal of one tenant, a stretch at a time."""
+class FoldState(msgspec.Struct, kw_only=True):
+    """All that a fold goes on from: what it has counted up to one event, and what it still waits for."""
 
-    def __init__(self, leaves: LeafReader) -> None:
+    seq: int = 0
+    hash: bytes = b""
+    """Of the event of that `seq`; in another record it is another one."""
+    folded: JournalCounts = msgspec.field(default_factory=JournalCounts)
+    open: dict[str, OpenRun] = {}
+    asked: dict[str, tuple[str, int]] = {}
+    """By case: its kind, and when it was opened."""
+    tools: dict[str, str] = {}
+    """Names of tools by the digest of their specification."""
+
+
+class JournalFold:
+    """Folds the journal of one tenant, a stretch at a time, from `state` on."""
+
+    def __init__(self, leaves: LeafReader, state: FoldState | None = None) -> None:
         self._leaves = leaves
-        self.folded = JournalCounts()
-        self._seq = 0
-        self._open: dict[str, _OpenRun] = {}
-        self._asked: dict[str, tuple[str, int]] = {}
-        self._tools: dict[str, str] = {}
+        self.state = FoldState() if state is None else state
+
+    @property
+    def folded(self) -> JournalCounts:
+        return self.state.folded
 
     def catch_up(self, upto: int) -> JournalCounts:
         """Fold what was recorded since the last time. Raises `StorageError`."""
-        self.take(self._leaves.leaves(Selection(), after=self._seq, upto=upto))
+        self.take(self._leaves.leaves(Selection(), after=self.state.seq, upto=upto))
         return self.folded
 
     def take(self, leaves: Iterable[Leaf]) -> None:
         """Fold leaves that follow upon those taken before."""
         for leaf in leaves:
             self._take(leaf)
-            self._seq = leaf.seq
+            self.state.seq, self.state.hash = leaf.seq, leaf.hash
             self.folded.events += 1
 
     def open_runs(self) -> Counter[Labels]:
         """How many runs are open now, by contract."""
-        return Counter((run.contract,) for run in self._open.values() if not (run.is_undo or run.is_imported))
+        return Counter((run.contract,) for run in self.state.open.values() if not (run.is_undo or run.is_imported))
 
     def _take(self, leaf: Leaf) -> None:
         header = leaf.header
@@ -117,10 +134,10 @@ class JournalFold:
         elif kind is EventType.RUN_OPENED:
             # By the header, which stays when the body is erased.
             is_undo, is_imported = UNDOES in header.refs, IMPORTED in header.refs
-            self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
+            self.state.open[header.run] = OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
         elif kind is EventType.RUN_CLOSED:
             self._closed(leaf)
-        elif header.run in self._open and self._open[header.run].is_imported:
+        elif header.run in self.state.open and self.state.open[header.run].is_imported:
             return
         elif kind is EventType.CALL_DECIDED:
             self._decided(leaf)
@@ -133,7 +150,7 @@ class JournalFold:
 
     def _closed(self, leaf: Leaf) -> None:
         header = leaf.header
-        run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor))
+        run = self.state.open.pop(header.run, None) or OpenRun(contract=_contract(header.actor))
         if run.is_imported:
             self.folded.imports[run.contract,] += 1
             return
@@ -166,11 +183,11 @@ class JournalFold:
     def _case_opened(self, leaf: Leaf) -> None:
         body = leaf.told
         if "case" in body:
-            self._asked[body["case"]] = (str(body.get("kind", "approval")), leaf.header.at)
+            self.state.asked[body["case"]] = (str(body.get("kind", "approval")), leaf.header.at)
 
     def _case_decided(self, leaf: Leaf) -> None:
         body = leaf.told
-        kind, at = self._asked.pop(body.get("case", ""), ("", 0))
+        kind, at = self.state.asked.pop(body.get("case", ""), ("", 0))
         if kind:
             _observe(self.folded.case_s, (kind,), CASE_S, leaf.header.at - at)
 
@@ -179,12 +196,12 @@ class JournalFold:
         digest = leaf.header.refs.get("tool")
         if digest is None:
             return NOT_A_TOOL
-        if digest not in self._tools:
+        if digest not in self.state.tools:
             body: dict[str, Any] | None = leaf.body
             if body is None:
                 return NOT_A_TOOL
-            self._tools[digest] = str(body["tool"])
-        return self._tools[digest]
+            self.state.tools[digest] = str(body["tool"])
+        return self.state.tools[digest]
 
 
 def _contract(actor: str) -> str:
@@ -192,5 +209,5 @@ def _contract(actor: str) -> str:
     return actor.rpartition("/")[2] if actor.startswith("agent/") else ""
 
 
-def _observe(found: dict[Labels, Histogram], labels: Labels, bounds: Sequence[float], us: int) -> None:
+def _observe(found: dict[Labels, Histogram], labels: Labels, bounds: tuple[float, ...], us: int) -> None:
     found.setdefault(labels, Histogram(bounds=bounds)).observe(us / 1e6)
