@@ -12,10 +12,12 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,10 +26,9 @@ from sqlalchemy import func, select
 
 from benchmarks import machine
 from benchmarks.postgres import NoServer, database, server
-from benchmarks.record_workload import EVENTS_PER_RUN, VARIANTS, WHOLE, Pipeline, RunWriter, pipeline
-from benchmarks.report import record_table
+from benchmarks.record_workload import EVENTS_PER_RUN, VARIANTS, WHOLE, Parts, Pipeline, RunWriter, pipeline
+from benchmarks.report import reach_table, record_reach, record_table
 from remit.storage import schema
-from remit_verify import verify
 
 AT_ONCE = 64
 ALONE_EVENTS = 12 * EVENTS_PER_RUN
@@ -38,7 +39,10 @@ _SQLITE = "sqlite:record.db"
 
 def measured(folder: Path, *, rounds: int, events: int) -> dict[str, Any]:
     """Everything on both databases, as far as there is a server. See `report.record_table` for what it means."""
-    found: dict[str, Any] = {"sqlite": _on(folder / "sqlite", lambda _: _SQLITE, rounds, events)}
+    folder.mkdir(exist_ok=True)
+    # The server of a benchmark may belong to another user and must get at its own folder.
+    folder.chmod(0o755)
+    found: dict[str, Any] = {"sqlite": _on(folder / "sqlite", lambda: _SQLITE, rounds, events)}
     try:
         with server(folder) as url:
             found["postgres"] = _on_postgres(folder / "postgres", url, rounds, events)
@@ -50,30 +54,28 @@ def measured(folder: Path, *, rounds: int, events: int) -> dict[str, Any]:
 
 def _on_postgres(folder: Path, url: str, rounds: int, events: int) -> dict[str, Any]:
     """Each variant has a database of its own, which is gone when it is measured."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
-        return _on(folder, lambda _: stack.enter_context(database(url)), rounds, events)
+        return _on(folder, lambda: stack.enter_context(database(url)), rounds, events)
 
 
-def _on(folder: Path, new_url: Any, rounds: int, events: int) -> dict[str, Any]:
+def _on(folder: Path, new_url: Callable[[], str], rounds: int, events: int) -> dict[str, Any]:
     name = folder.name
     variants: dict[str, Any] = {}
     for number, (variant, parts) in enumerate(VARIANTS.items()):
         say(f"appends on {name}, {variant}")
-        variants[variant] = asyncio.run(_appends(folder / str(number), new_url(variant), parts, rounds))
+        variants[variant] = asyncio.run(_appends(folder / str(number), new_url(), parts, rounds))
     say(f"a growing record on {name}, up to {events:,} events")
-    growth = asyncio.run(_growth(folder / "growing", new_url("growing"), events))
+    growth = asyncio.run(_growth(folder / "growing", new_url(), events))
     return {"variants": variants, **growth}
 
 
-async def _appends(folder: Path, url: str, parts: Any, rounds: int) -> dict[str, Any]:
+async def _appends(folder: Path, url: str, parts: Parts, rounds: int) -> dict[str, Any]:
     """`AT_ONCE` writers, then one alone; medians of rounds, each of whole runs."""
     async with pipeline(folder, url, parts) as into:
         writers = [RunWriter(into, seed) for seed in range(AT_ONCE)]
         await _write(writers, EVENTS_PER_RUN)
-        many = [await _timed(into, writers, EVENTS_PER_RUN) for _ in range(rounds)]
-        alone = [await _timed(into, writers[:1], ALONE_EVENTS // rounds) for _ in range(rounds)]
+        many = [await _timed(writers, EVENTS_PER_RUN) for _ in range(rounds)]
+        alone = [await _timed(writers[:1], ALONE_EVENTS // rounds) for _ in range(rounds)]
         size = _bytes_per_event(into)
     # The floor is taken while the disk is in the same mood.
     return {
@@ -87,7 +89,7 @@ async def _write(writers: Sequence[RunWriter], each: int) -> None:
     await asyncio.gather(*(writer.events(each) for writer in writers))
 
 
-async def _timed(into: Pipeline, writers: Sequence[RunWriter], each: int) -> dict[str, float]:
+async def _timed(writers: Sequence[RunWriter], each: int) -> dict[str, float]:
     cpu, began = time.process_time(), time.perf_counter()
     await _write(writers, each)
     took, used = time.perf_counter() - began, time.process_time() - cpu
@@ -137,12 +139,19 @@ async def _growth(folder: Path, url: str, events: int) -> dict[str, Any]:
         await _end_runs(writers)
         await into.sequencer.integrate(publish=True)
         source = str(into.record.database.path) if into.record.database.is_sqlite else url
+    return {"growth": steps, "verified": _verified(source, into.keys)}
+
+
+def _verified(source: str, keys: Path) -> dict[str, float]:
+    """By the verifier's own command: its processes load what the program loads that starts them."""
     say("verifying it")
-    report = await asyncio.to_thread(verify, source, keys=into.keys)
-    if report.findings:
-        raise RuntimeError(f"the benchmark's record does not verify: {report.findings[:3]}")
-    verified = {"events": report.events, "seconds": report.seconds, "per_s": report.events / report.seconds}
-    return {"growth": steps, "verified": {**verified, "processes": report.processes}}
+    command = [sys.executable, "-m", "remit_verify", source, "--keys", str(keys), "--json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"the benchmark's record does not verify: {done.stdout}{done.stderr}")
+    report = json.loads(done.stdout)
+    return {**{name: report[name] for name in ("events", "seconds", "processes")}, "per_s": report["events"] / report["seconds"]}
 
 
 async def _fill(into: Pipeline, writers: Sequence[RunWriter], count: int) -> int:
@@ -171,7 +180,7 @@ async def _step(into: Pipeline, writers: Sequence[RunWriter]) -> tuple[dict[str,
                 "cpu_us": used / _WINDOW * 1e6,
             }
         )
-    alone = await _timed(into, writers[:1], EVENTS_PER_RUN)
+    alone = await _timed(writers[:1], EVENTS_PER_RUN)
     into.journal.on_written = into.sequencer.noted
     into.sequencer.noted()
     counted = 3 * each * len(writers) + EVENTS_PER_RUN
@@ -197,8 +206,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="remit-bench-") as folder:
         # A server that is started for this may belong to another user and must get at its own folder.
         Path(folder).chmod(0o755)
-        found = {"machine": machine.facts(), "record": measured(Path(folder), rounds=options.rounds, events=options.events)}
-    print(json.dumps(found) if options.json else "\n".join(record_table(found["record"])))
+        record = measured(Path(folder), rounds=options.rounds, events=options.events)
+    goals = record_reach(record)
+    if options.json:
+        print(json.dumps({"machine": machine.facts(), "record": record, "reach": goals}))
+    else:
+        print("\n".join([*record_table(record), "\nreach", *reach_table(goals)]))
 
 
 if __name__ == "__main__":

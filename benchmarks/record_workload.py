@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ class Pipeline:
 
 
 @asynccontextmanager
-async def pipeline(folder: Path, url: str, parts: Parts) -> AsyncIterator[Pipeline]:
+async def pipeline(folder: Path, url: str, parts: Parts) -> AsyncGenerator[Pipeline]:
     """Open everything as a project does, in an empty `folder`; `url` as in remit.toml."""
     keys = folder / "keys"
     keys.mkdir(mode=0o700, parents=True, exist_ok=True)
