@@ -171,6 +171,18 @@ async def test_open_and_held_runs_are_told_apart_from_those_that_ended(story: St
     assert 3600 <= found["remit_case_age_seconds{kind=approval,queue=queue:care}"] < 3700
 
 
+async def test_a_closed_run_waits_for_no_approval_any_more_and_for_its_other_cases_still(story: Story) -> None:
+    async with Remit(story.shop.folder) as remit:
+        held = await remit.run("tells", {"text": "held"})
+        fold = JournalFold(remit.leaves)
+        fold.catch_up((await remit.sequencer.integrate()).seq)
+        assert {kind for kind, _ in fold.state.asked[held.run].values()} == {"approval", "unknown"}
+        await remit.close_run(held.run, token=remit.person_token("lee"))
+        fold.catch_up((await remit.sequencer.integrate()).seq)
+        assert {kind for kind, _ in fold.state.asked[held.run].values()} == {"unknown"}
+        assert held.run not in fold.state.open
+
+
 async def test_replays_and_undos_are_no_runs_of_the_contract(story: Story) -> None:
     async with Remit(story.shop.folder) as remit:
         before = (await scraped(story))["remit_runs_total{contract=tells,outcome=completed}"]

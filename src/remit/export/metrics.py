@@ -20,6 +20,7 @@ from remit.journal.leaves import Leaf, LeafReader, Selection
 NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
 _ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
+_APPROVAL = "approval"
 
 DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -93,8 +94,8 @@ class FoldState(msgspec.Struct, kw_only=True):
     """Of the event of that `seq`; in another record it is another one."""
     folded: JournalCounts = msgspec.field(default_factory=JournalCounts)
     open: dict[str, OpenRun] = {}
-    asked: dict[str, tuple[str, int]] = {}
-    """By case: its kind, and when it was opened."""
+    asked: dict[str, dict[str, tuple[str, int]]] = {}
+    """By run and case: the kind of each open case, and when it was opened."""
     tools: dict[str, str] = {}
     """Names of tools by the digest of their specification."""
 
@@ -150,6 +151,7 @@ class JournalFold:
 
     def _closed(self, leaf: Leaf) -> None:
         header = leaf.header
+        self._withdraw(header.run)
         run = self.state.open.pop(header.run, None) or OpenRun(contract=_contract(header.actor))
         if run.is_imported:
             self.folded.imports[run.contract,] += 1
@@ -159,6 +161,12 @@ class JournalFold:
             return
         self.folded.runs[run.contract, header.verdict] += 1
         _observe(self.folded.run_s, (run.contract,), RUN_S, header.latency_us)
+
+    def _withdraw(self, run: str) -> None:
+        """A run that is closed asks for no approval any more; other cases of it wait on."""
+        left = {case: asked for case, asked in self.state.asked.pop(run, {}).items() if asked[0] != _APPROVAL}
+        if left:
+            self.state.asked[run] = left
 
     def _decided(self, leaf: Leaf) -> None:
         header, contract = leaf.header, _contract(leaf.header.actor)
@@ -183,11 +191,15 @@ class JournalFold:
     def _case_opened(self, leaf: Leaf) -> None:
         body = leaf.told
         if "case" in body:
-            self.state.asked[body["case"]] = (str(body.get("kind", "approval")), leaf.header.at)
+            asked = self.state.asked.setdefault(leaf.header.run, {})
+            asked[body["case"]] = (str(body.get("kind", _APPROVAL)), leaf.header.at)
 
     def _case_decided(self, leaf: Leaf) -> None:
         body = leaf.told
-        kind, at = self.state.asked.pop(body.get("case", ""), ("", 0))
+        asked = self.state.asked.get(leaf.header.run, {})
+        kind, at = asked.pop(body.get("case", ""), ("", 0))
+        if not asked:
+            self.state.asked.pop(leaf.header.run, None)
         if kind:
             _observe(self.folded.case_s, (kind,), CASE_S, leaf.header.at - at)
 
