@@ -173,6 +173,7 @@ class RunWriter:
             lease_us=_DAY_US,
             retention_us=_DAY_US,
             erase_after_us=None,
+            priority=1,
         )
         request = self._redactor.redact({"contract": _CONTRACT, "request": self._arguments.next()}).value
         opened = Draft(type=EventType.RUN_OPENED, actor=_ACTOR, refs=_REFS, body=request)

@@ -21,6 +21,8 @@ NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
 _ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
 _APPROVAL = "approval"
+_WITHDRAWN = (_APPROVAL, "question")
+"""Kinds of cases that a run takes back when it is closed."""
 
 DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -163,8 +165,8 @@ class JournalFold:
         _observe(self.folded.run_s, (run.contract,), RUN_S, header.latency_us)
 
     def _withdraw(self, run: str) -> None:
-        """A run that is closed asks for no approval any more; other cases of it wait on."""
-        left = {case: asked for case, asked in self.state.asked.pop(run, {}).items() if asked[0] != _APPROVAL}
+        """A run that is closed asks nobody any more; other cases of it wait on."""
+        left = {case: asked for case, asked in self.state.asked.pop(run, {}).items() if asked[0] not in _WITHDRAWN}
         if left:
             self.state.asked[run] = left
 
