@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, measure, report
+from benchmarks import machine, measure, record, report
 from benchmarks.postgres import NoServer, database, server
 from benchmarks.replay import replay
 from benchmarks.workload import make_project
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=3, help="rounds of concurrent calls; the median counts (default 3)"
     )
+    parser.add_argument("--events", type=int, default=100_000, help="how far the record grows (default 100000)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="remit-bench-") as folder:
         # A server that is started for this may belong to another user and must get at its own folder.
@@ -56,6 +57,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     found["profile"] = asyncio.run(measure.profile(projects[100], AT_ONCE))
     say("the last 50 runs")
     found["replay"] = replay(make_project(folder / "replay", policies=10))
+    found["record"] = record.measured(folder / "record", rounds=options.rounds, events=options.events)
     say("the command line")
     found["start"] = measure.start_up()
     found["reach"] = report.reach(found)

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 _BLOCK_BYTES = 4096
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def facts() -> dict[str, Any]:
@@ -34,6 +35,11 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def resident_mib() -> float:
+    """What this process holds in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,10 @@ SYNCS = 3
 CALLS_PER_S = 3_000
 START_S = 0.3
 SHOWN_S = 0.2
+EVENTS_PER_S = 5_000
+VERIFIED_PER_S = 50_000
+GROWN = 1.2
+"""How much more an event may cost in a record that is ten times as large, or a hundred times."""
 
 
 def middle(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -33,8 +37,30 @@ def reach(found: dict[str, Any]) -> list[dict[str, Any]]:
             _goal("64 at once, Postgres", "calls/s", there["concurrent"]["calls_per_s"], at_least=CALLS_PER_S),
         ]
     made.append(_goal("the last 50 runs, read, checked and shown", "s", found["replay"]["shown_s"], at_most=SHOWN_S))
+    made += record_reach(found["record"])
     made.append(_goal("start of the command line", "s", found["start"]["command_line_s"], at_most=START_S))
     return made
+
+
+def record_reach(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is asked of the record alone."""
+    made: list[dict[str, Any]] = []
+    for name, there in found.items():
+        if "skipped" in there:
+            continue
+        whole, growth = [*there["variants"].values()][-1], there["growth"]
+        made.append(_goal(f"the record, 64 writers, {name}", "events/s", whole["at_once"]["per_s"], at_least=EVENTS_PER_S))
+        made.append(_goal(f"the record verified, {name}", "events/s", there["verified"]["per_s"], at_least=VERIFIED_PER_S))
+        grown = f"an event at {growth[-1]['events']:,.0f} over one at {growth[0]['events']:,.0f}, {name}"
+        made.append(_goal(grown, "times", growth[-1]["wall_us"] / growth[0]["wall_us"], at_most=GROWN))
+    return made
+
+
+def reach_table(goals: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is asked for and whether it is met, a line each."""
+    for goal in goals:
+        mark = "met   " if goal["met"] else "missed"
+        yield f"  {mark} {goal['name']:<46} {goal['value']:>9,.2f} {goal['unit']:<8} wanted {goal['wanted']}"
 
 
 def _durable(name: str, there: dict[str, Any], bare_ms: float) -> dict[str, Any]:
@@ -81,10 +107,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"\nthe last {shown['runs']} runs ({shown['events']} events): read and checked {shown['read_s']:.3f} s, shown {shown['shown_s']:.3f} s"
     start = found["start"]
     yield f"\nstart of the command line {start['command_line_s']:.3f} s (Python alone {start['bare_python_s']:.3f} s)"
+    yield from record_table(found["record"])
     yield "\nreach"
-    for goal in found["reach"]:
-        mark = "met   " if goal["met"] else "missed"
-        yield f"  {mark} {goal['name']:<46} {goal['value']:>9,.2f} {goal['unit']:<8} wanted {goal['wanted']}"
+    yield from reach_table(found["reach"])
 
 
 def _row(name: str, spread: dict[str, float]) -> str:
@@ -97,3 +122,37 @@ def _concurrent(name: str, there: dict[str, Any]) -> str:
     rounds = " ".join(f"{each['calls_per_s']:,.0f}" for each in there["rounds"])
     middle_ = there["concurrent"]
     return f"  {name:<30}{middle_['calls_per_s']:>9,.0f}  {middle_['cpu_ms_per_call']:>15.3f}   {rounds}"
+
+
+def record_table(found: dict[str, Any]) -> Iterator[str]:
+    """The cost of keeping the record, part by part, and as it grows."""
+    for name in ("sqlite", "postgres"):
+        there = found[name]
+        if "skipped" in there:
+            yield f"\nthe record on {name}: skipped: {there['skipped']}"
+            continue
+        yield f"\nthe record on {name}                  events/s   wall µs    CPU µs    added    disk alone"
+        for many in ("at_once", "alone"):
+            yield "  64 writers" if many == "at_once" else "  one writer"
+            bare = next(iter(there["variants"].values()))[many]
+            for variant, each in there["variants"].items():
+                yield _variant(variant, each[many], bare)
+        yield "  a growing record     append µs   integrate µs   both µs   CPU µs   one alone µs   memory MiB"
+        for step in there["growth"]:
+            yield (
+                f"    {step['events']:>12,.0f}  {step['append_us']:>12.0f}  {step['integrate_us']:>12.1f}  {step['wall_us']:>8.0f}"
+                f"  {step['cpu_us']:>7.0f}  {step['alone_us']:>12.0f}  {step['memory_mib']:>10.0f}"
+            )
+        verified = there["verified"]
+        yield (
+            f"  verified: {verified['events']:,} events in {verified['seconds']:.2f} s, {verified['per_s']:,.0f} events/s"
+            f" ({verified['processes']} processes)"
+        )
+
+
+def _variant(name: str, each: dict[str, float], bare: dict[str, float]) -> str:
+    added = each["cpu_us"] - bare["cpu_us"]
+    return (
+        f"    {name:<34}{each['per_s']:>7,.0f}  {each['wall_us']:>8.1f}  {each['cpu_us']:>8.1f}  {added:>+7.1f}"
+        f"  {each['floor_per_s']:>9,.0f}/s"
+    )

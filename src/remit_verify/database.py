@@ -168,7 +168,8 @@ class PostgresDatabase(Database):
     def select(self, sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[Row]:
         self._cursors += 1
         try:
-            with self._connection.cursor(name=f"verify_{self._cursors}") as cursor:
+            # In binary form: as text, whatever is made of bytes is twice as long and must be read back from hex.
+            with self._connection.cursor(name=f"verify_{self._cursors}", binary=True) as cursor:
                 cursor.itersize = _BATCH
                 cursor.execute(sql.replace("?", "%s").encode(), parameters)
                 while rows := cursor.fetchmany(_BATCH):

@@ -17,6 +17,7 @@ from stories import Story, erase, live_through, make_story_shop, receiving, tell
 
 from cli.commands import remit as command
 from remit import Remit
+from remit.export.fold_file import FoldFile
 from remit.export.metrics import JournalFold
 from remit.export.prometheus import Exposition, serve
 from remit.journal.events import Draft, EventType
@@ -109,6 +110,50 @@ async def test_they_go_on_from_where_the_last_look_ended(story: Story) -> None:
         assert fold.folded.runs == {("tells", "completed"): 2, ("away", "escalated"): 2}
 
 
+async def test_a_count_that_was_kept_goes_on_with_what_is_new(story: Story, tmp_path: Path) -> None:
+    async with Remit(story.shop.folder) as remit:
+        head = await remit.sequencer.integrate()
+        file = FoldFile(tmp_path / "metrics.fold", every=1)
+        Exposition(remit.leaves, look=lambda: head.seq, now=remit.clock, kept=file).text()
+        await live_through(remit, "again")
+        new = await remit.sequencer.integrate()
+        fold = FoldFile(tmp_path / "metrics.fold").fold(remit.leaves)
+        assert fold.state.seq == head.seq
+        from_there, from_the_first = fold.catch_up(new.seq), JournalFold(remit.leaves)
+        assert from_there == from_the_first.catch_up(new.seq)
+        assert fold.state == from_the_first.state
+        assert (tmp_path / "metrics.fold").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_count_that_is_damaged_or_of_another_record_is_not_believed(story: Story, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.fold"
+    async with Remit(story.shop.folder) as remit:
+        head = await remit.sequencer.integrate()
+        fold = JournalFold(remit.leaves)
+        fold.catch_up(head.seq)
+        FoldFile(path, every=1).keep(fold.state)
+        kept = path.read_bytes()
+        assert FoldFile(path).fold(remit.leaves).state == fold.state
+        for damaged in (b"", kept[:-1], kept + b"x", b"x" + kept[1:], kept[:70] + b"x" + kept[71:]):
+            path.write_bytes(damaged)
+            assert FoldFile(path).fold(remit.leaves).state.seq == 0
+        fold.state.hash = b"of another record"
+        FoldFile(path, every=1).keep(fold.state)
+        assert FoldFile(path).fold(remit.leaves).state.seq == 0
+
+
+async def test_where_a_count_can_not_be_kept_it_is_told_once_and_shown_all_the_same(
+    story: Story, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Remit(story.shop.folder) as remit:
+        head = await remit.sequencer.integrate()
+        file = FoldFile(tmp_path / "nowhere" / "metrics.fold", every=1)
+        exposition = Exposition(remit.leaves, look=lambda: head.seq, now=remit.clock, kept=file)
+        for _ in range(2):
+            assert "remit_runs_total{" in exposition.text()
+    assert [record.levelname for record in caplog.records if "nowhere" in record.message] == ["WARNING"]
+
+
 async def test_open_and_held_runs_are_told_apart_from_those_that_ended(story: Story) -> None:
     async with Remit(story.shop.folder) as remit:
         assert (await remit.run("tells", {"text": "held"})).outcome == "held"
@@ -124,6 +169,18 @@ async def test_open_and_held_runs_are_told_apart_from_those_that_ended(story: St
         found = samples(plain_metrics(exposition.text()))
     assert found["remit_cases_overdue{kind=approval,queue=queue:care}"] == 1
     assert 3600 <= found["remit_case_age_seconds{kind=approval,queue=queue:care}"] < 3700
+
+
+async def test_a_closed_run_waits_for_no_approval_any_more_and_for_its_other_cases_still(story: Story) -> None:
+    async with Remit(story.shop.folder) as remit:
+        held = await remit.run("tells", {"text": "held"})
+        fold = JournalFold(remit.leaves)
+        fold.catch_up((await remit.sequencer.integrate()).seq)
+        assert {kind for kind, _ in fold.state.asked[held.run].values()} == {"approval", "unknown"}
+        await remit.close_run(held.run, token=remit.person_token("lee"))
+        fold.catch_up((await remit.sequencer.integrate()).seq)
+        assert {kind for kind, _ in fold.state.asked[held.run].values()} == {"unknown"}
+        assert held.run not in fold.state.open
 
 
 async def test_replays_and_undos_are_no_runs_of_the_contract(story: Story) -> None:

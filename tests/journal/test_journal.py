@@ -189,6 +189,35 @@ async def test_workers_that_go_on_at_their_own_pace_share_transactions(desk: Des
     assert all(desk.bodies(log.run) == list(range(10)) for log in logs)
 
 
+class AtOnce(CountingWriter):
+    """The real writer, counted, which commits at once where that can be done."""
+
+    def write_at_once(self, locks: Locks, decide: Decide) -> bool:
+        done = self._writer.write_at_once(locks, decide)
+        self.transactions += done
+        return done
+
+
+async def test_those_who_wait_for_nothing_share_transactions_and_let_others_have_their_turn(desk: Desk) -> None:
+    desk.writer = AtOnce(open_writer(desk.database))
+    desk.journal = Journal(desk.database, vault=Vault(b"m" * 32), writer=desk.writer)
+    before_the_bystander: list[int] = []
+
+    async def work(number: int) -> None:
+        log = await desk.begin(f"run-{number}")
+        for i in range(4):
+            await desk.journal.append(log, draft(i))
+
+    async def bystander() -> None:
+        before_the_bystander.append(desk.writer.transactions)
+
+    await asyncio.gather(*(work(number) for number in range(64)), bystander())
+    await desk.journal.close()
+    assert before_the_bystander[0] <= 1
+    assert desk.writer.transactions <= 20
+    assert all(desk.bodies(f"run-{number}") == list(range(4)) for number in range(64))
+
+
 async def test_a_thousand_that_wait_are_a_few_transactions_and_not_one_without_bounds(desk: Desk) -> None:
     logs = await desk.begin_all(20)
     desk.writer.transactions = 0

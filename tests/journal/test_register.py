@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import update
 
 from project import Shop, make_shop
 from remit import Remit
@@ -14,6 +15,7 @@ from remit.errors import IdentityError, StorageError
 from remit.journal.events import Draft, Event, EventType
 from remit.journal.journal import Recording
 from remit.journal.register import Register
+from remit.storage import schema
 from remit.storage.writer import Statement
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +63,33 @@ async def test_many_who_write_at_once_each_have_their_turn(shop: Shop) -> None:
         )
         assert sorted(values) == list(range(10))
         assert [event.body["number"] for event in remit.register.events()] == list(range(10))
+
+
+async def test_what_is_appended_stands_behind_the_last_event_and_those_before_it_are_not_read(shop: Shop) -> None:
+    async with Remit(shop.folder) as remit:
+        await remit.register.append(draft(1))
+        await remit.register.append(draft(2))
+        with remit.database.engine.begin() as connection:
+            connection.execute(update(schema.events).where(schema.events.c.n == 1).values(body=b"damaged"))
+    async with Remit(shop.folder) as remit:
+        await remit.register.append(draft(3))
+        assert remit.journal.go_on(remit.register.name).end.n == 4
+        # Whoever reads the register sees it.
+        with pytest.raises(StorageError) as found:
+            remit.register.events()
+        assert found.value.code == "record_corrupt"
+
+
+async def test_nothing_is_appended_behind_a_last_event_that_is_damaged(shop: Shop) -> None:
+    async with Remit(shop.folder) as remit:
+        await remit.register.append(draft(1))
+        await remit.register.append(draft(2))
+        with remit.database.engine.begin() as connection:
+            connection.execute(update(schema.events).where(schema.events.c.n == 2).values(header=b"{}"))
+    async with Remit(shop.folder) as remit:
+        with pytest.raises(StorageError) as found:
+            await remit.register.append(draft(3))
+        assert found.value.code == "record_corrupt"
 
 
 async def test_where_nothing_is_to_be_recorded_nothing_is(shop: Shop) -> None:

@@ -164,6 +164,7 @@ def metrics(
         import asyncio
         import signal
 
+        from remit.export.fold_file import FoldFile
         from remit.export.prometheus import Exposition, serve
 
         loop = asyncio.get_running_loop()
@@ -172,7 +173,8 @@ def metrics(
             # The server asks from threads of its own.
             return asyncio.run_coroutine_threadsafe(remit.sequencer.integrate(), loop).result().seq
 
-        exposition = Exposition(remit.leaves, look=look, now=remit.clock)
+        kept = FoldFile(remit.project.private / "metrics.fold")
+        exposition = Exposition(remit.leaves, look=look, now=remit.clock, kept=kept)
         if listen is None:
             print_text((await asyncio.to_thread(exposition.text)).rstrip("\n"))
             return

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from remit.journal.events import IMPORTED, OF_REGISTER, UNDOES, EventType
 from remit.journal.leaves import Leaf, LeafReader, Selection
@@ -18,6 +20,9 @@ from remit.journal.leaves import Leaf, LeafReader, Selection
 NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
 _ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
+_APPROVAL = "approval"
+_WITHDRAWN = (_APPROVAL, "question")
+"""Kinds of cases that a run takes back when it is closed."""
 
 DECISION_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 CALL_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -29,7 +34,7 @@ CASE_S = (60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 604800.0)
 class Histogram:
     """How often a value fell at or under each bound, and the sum of all."""
 
-    bounds: Sequence[float]
+    bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list[int])
     sum: float = 0.0
 
@@ -75,39 +80,54 @@ class JournalCounts:
     events: int = 0
 
 
-@dataclass(kw_only=True, slots=True)
-class _OpenRun:
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run that has not ended."""
+
     contract: str
     is_undo: bool = False
     is_imported: bool = False
 
 
-class JournalFold:
-    """Folds the journal of one tenant, a stretch at a time."""
+class FoldState(msgspec.Struct, kw_only=True):
+    """All that a fold goes on from: what it has counted up to one event, and what it still waits for."""
 
-    def __init__(self, leaves: LeafReader) -> None:
+    seq: int = 0
+    hash: bytes = b""
+    """Of the event of that `seq`; in another record it is another one."""
+    folded: JournalCounts = msgspec.field(default_factory=JournalCounts)
+    open: dict[str, OpenRun] = {}
+    asked: dict[str, dict[str, tuple[str, int]]] = {}
+    """By run and case: the kind of each open case, and when it was opened."""
+    tools: dict[str, str] = {}
+    """Names of tools by the digest of their specification."""
+
+
+class JournalFold:
+    """Folds the journal of one tenant, a stretch at a time, from `state` on."""
+
+    def __init__(self, leaves: LeafReader, state: FoldState | None = None) -> None:
         self._leaves = leaves
-        self.folded = JournalCounts()
-        self._seq = 0
-        self._open: dict[str, _OpenRun] = {}
-        self._asked: dict[str, tuple[str, int]] = {}
-        self._tools: dict[str, str] = {}
+        self.state = FoldState() if state is None else state
+
+    @property
+    def folded(self) -> JournalCounts:
+        return self.state.folded
 
     def catch_up(self, upto: int) -> JournalCounts:
         """Fold what was recorded since the last time. Raises `StorageError`."""
-        self.take(self._leaves.leaves(Selection(), after=self._seq, upto=upto))
+        self.take(self._leaves.leaves(Selection(), after=self.state.seq, upto=upto))
         return self.folded
 
     def take(self, leaves: Iterable[Leaf]) -> None:
         """Fold leaves that follow upon those taken before."""
         for leaf in leaves:
             self._take(leaf)
-            self._seq = leaf.seq
+            self.state.seq, self.state.hash = leaf.seq, leaf.hash
             self.folded.events += 1
 
     def open_runs(self) -> Counter[Labels]:
         """How many runs are open now, by contract."""
-        return Counter((run.contract,) for run in self._open.values() if not (run.is_undo or run.is_imported))
+        return Counter((run.contract,) for run in self.state.open.values() if not (run.is_undo or run.is_imported))
 
     def _take(self, leaf: Leaf) -> None:
         header = leaf.header
@@ -117,10 +137,10 @@ class JournalFold:
         elif kind is EventType.RUN_OPENED:
             # By the header, which stays when the body is erased.
             is_undo, is_imported = UNDOES in header.refs, IMPORTED in header.refs
-            self._open[header.run] = _OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
+            self.state.open[header.run] = OpenRun(contract=_contract(header.actor), is_undo=is_undo, is_imported=is_imported)
         elif kind is EventType.RUN_CLOSED:
             self._closed(leaf)
-        elif header.run in self._open and self._open[header.run].is_imported:
+        elif header.run in self.state.open and self.state.open[header.run].is_imported:
             return
         elif kind is EventType.CALL_DECIDED:
             self._decided(leaf)
@@ -133,7 +153,8 @@ class JournalFold:
 
     def _closed(self, leaf: Leaf) -> None:
         header = leaf.header
-        run = self._open.pop(header.run, None) or _OpenRun(contract=_contract(header.actor))
+        self._withdraw(header.run)
+        run = self.state.open.pop(header.run, None) or OpenRun(contract=_contract(header.actor))
         if run.is_imported:
             self.folded.imports[run.contract,] += 1
             return
@@ -142,6 +163,12 @@ class JournalFold:
             return
         self.folded.runs[run.contract, header.verdict] += 1
         _observe(self.folded.run_s, (run.contract,), RUN_S, header.latency_us)
+
+    def _withdraw(self, run: str) -> None:
+        """A run that is closed asks nobody any more; other cases of it wait on."""
+        left = {case: asked for case, asked in self.state.asked.pop(run, {}).items() if asked[0] not in _WITHDRAWN}
+        if left:
+            self.state.asked[run] = left
 
     def _decided(self, leaf: Leaf) -> None:
         header, contract = leaf.header, _contract(leaf.header.actor)
@@ -166,11 +193,15 @@ class JournalFold:
     def _case_opened(self, leaf: Leaf) -> None:
         body = leaf.told
         if "case" in body:
-            self._asked[body["case"]] = (str(body.get("kind", "approval")), leaf.header.at)
+            asked = self.state.asked.setdefault(leaf.header.run, {})
+            asked[body["case"]] = (str(body.get("kind", _APPROVAL)), leaf.header.at)
 
     def _case_decided(self, leaf: Leaf) -> None:
         body = leaf.told
-        kind, at = self._asked.pop(body.get("case", ""), ("", 0))
+        asked = self.state.asked.get(leaf.header.run, {})
+        kind, at = asked.pop(body.get("case", ""), ("", 0))
+        if not asked:
+            self.state.asked.pop(leaf.header.run, None)
         if kind:
             _observe(self.folded.case_s, (kind,), CASE_S, leaf.header.at - at)
 
@@ -179,12 +210,12 @@ class JournalFold:
         digest = leaf.header.refs.get("tool")
         if digest is None:
             return NOT_A_TOOL
-        if digest not in self._tools:
+        if digest not in self.state.tools:
             body: dict[str, Any] | None = leaf.body
             if body is None:
                 return NOT_A_TOOL
-            self._tools[digest] = str(body["tool"])
-        return self._tools[digest]
+            self.state.tools[digest] = str(body["tool"])
+        return self.state.tools[digest]
 
 
 def _contract(actor: str) -> str:
@@ -192,5 +223,5 @@ def _contract(actor: str) -> str:
     return actor.rpartition("/")[2] if actor.startswith("agent/") else ""
 
 
-def _observe(found: dict[Labels, Histogram], labels: Labels, bounds: Sequence[float], us: int) -> None:
+def _observe(found: dict[Labels, Histogram], labels: Labels, bounds: tuple[float, ...], us: int) -> None:
     found.setdefault(labels, Histogram(bounds=bounds)).observe(us / 1e6)

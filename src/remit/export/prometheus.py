@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, func, select
 
 from remit.errors import ConfigError
+from remit.export.fold_file import FoldFile
 from remit.export.metrics import Histogram, JournalCounts, JournalFold, Labels
 from remit.journal.leaves import LeafReader
 from remit.storage import schema
@@ -24,16 +25,22 @@ _CASE = schema.cases.c
 
 
 class Exposition:
-    """The metrics of one tenant. `look` says up to which `seq` the journal can be read; it is asked at each scrape."""
+    """The metrics of one tenant. `look` says up to which `seq` the journal can be read; it is asked at each scrape.
 
-    def __init__(self, leaves: LeafReader, *, look: Callable[[], int], now: Callable[[], int]) -> None:
+    `kept`: where the count is kept, so that it need not begin with the first event. Raises `ConfigError`, `StorageError`.
+    """
+
+    def __init__(
+        self, leaves: LeafReader, *, look: Callable[[], int], now: Callable[[], int], kept: FoldFile | None = None
+    ) -> None:
         try:
             import prometheus_client
         except ImportError as error:
             raise ConfigError("metrics need more: `pip install 'remit[metrics]'`") from error
         self._client: Any = prometheus_client
         self._leaves = leaves
-        self._fold = JournalFold(leaves)
+        self._kept = kept
+        self._fold = JournalFold(leaves) if kept is None else kept.fold(leaves)
         self._look = look
         self._now = now
         # Two may scrape at once.
@@ -53,6 +60,8 @@ class Exposition:
         """What the client library asks for at each scrape."""
         with self._turn:
             counts = self._fold.catch_up(self._look())
+            if self._kept is not None:
+                self._kept.keep(self._fold.state)
             return [*self._counters(counts), *self._histograms(counts), *self._gauges(counts)]
 
     def _counters(self, counts: JournalCounts) -> Iterator[Metric]:

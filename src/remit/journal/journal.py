@@ -119,6 +119,9 @@ class Journal:
         self._flushing: asyncio.Task[None] | None = None
         self.under_way = 0
         """How many calls are under way, and so may have something to record soon: a single one need not wait for others."""
+        self._has_written = False
+        """Whether something was committed at once in this turn of the event loop. What comes behind it gives way and is
+        committed together: else those that wait for nothing would go on to their end, one after the other."""
         self.on_written: Callable[[], None] = _nobody
         """Told whenever events were recorded."""
         self.on_afterwards: Callable[[str, int, str], None] = _nobody_of
@@ -140,6 +143,12 @@ class Journal:
         last = recorded[-1]
         return RunLog(tenant=last.header.tenant, run=run, keys=keys, end=events.after(last)), recorded
 
+    def go_on(self, run: str) -> RunLog:
+        """The log of a recorded run at the end of its chain, of which only the last event is read. Raises `StorageError`."""
+        keys = self.reader.keys(run)
+        last = self.reader.last(run, keys)
+        return RunLog(tenant=last.header.tenant, run=run, keys=keys, end=events.after(last))
+
     async def append(self, log: RunLog, *drafts: Draft, statements: Sequence[Statement] = ()) -> None:
         """Record events that reserve nothing. Returns when they are durable."""
         recording = Recording(value=None, drafts=drafts, statements=statements)
@@ -150,11 +159,13 @@ class Journal:
 
         Raises what `entry.record` raises, or `StorageError` with the entry's run; then nothing of it was recorded.
         """
-        if self.under_way <= 1 and self._flushing is None:
+        loop = asyncio.get_running_loop()
+        if self.under_way <= 1 and self._flushing is None and not self._has_written:
             transaction = _Transaction([entry], self.clock)
             if self._write_at_once(transaction):
+                self._has_written = True
+                loop.call_soon(self._begin_turn)
                 return self._written(transaction)[0].value
-        loop = asyncio.get_running_loop()
         waiting = _Waiting(entry=entry, future=loop.create_future())
         self._waiting.append(waiting)
         if self._flushing is None:
@@ -172,6 +183,9 @@ class Journal:
         if self._flushing is not None:
             await self._flushing
         await self._writer.close()
+
+    def _begin_turn(self) -> None:
+        self._has_written = False
 
     async def _flush(self) -> None:
         batch: list[_Waiting] = []

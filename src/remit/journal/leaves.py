@@ -164,6 +164,13 @@ class LeafReader:
                 found.setdefault(leaf.header.refs["run"], []).append(leaf)
         return found
 
+    def hash_of(self, seq: int) -> bytes | None:
+        """The hash of the event of a `seq`; `None` where the tenant has none there."""
+        query = select(_EVENT.hash).where(_EVENT.tenant == self.tenant, _EVENT.seq == seq)
+        with storage_errors("read the journal"), self.database.engine.connect() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else bytes(found)
+
     def closed_runs(self, selection: Selection) -> list[str]:
         """The runs that are meant and have ended, the oldest first; `since` is when they ended."""
         query = select(_RUN.run).where(_RUN.tenant == self.tenant, _RUN.status == "closed")

@@ -85,7 +85,7 @@ class Register:
         if self._log is not None:
             return self._log, ()
         try:
-            return self._journal.reopen(self.name)[0], ()
+            return self._journal.go_on(self.name), ()
         except RunError:
             log, keys = self._journal.start(self.tenant, self.name)
             return log, [keys]
