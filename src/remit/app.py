@@ -119,8 +119,8 @@ class Remit:
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
-        self._clients = Clients(connections)
-        self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
+        self.clients = Clients(connections)
+        self.pipeline = Gate(self.journal, self.verifier, self.clients, crash_point=crash_point)
         self._live = self._live_traces()
         if self._live is not None:
             self.journal.on_afterwards = self._live.afterwards
@@ -141,7 +141,7 @@ class Remit:
             await self.sequencer.close()
         finally:
             await self.journal.close()
-        await self._clients.close()
+        await self.clients.close()
         self.database.close()
 
     @property
@@ -315,7 +315,7 @@ class Remit:
             vault=self.vault,
             issuer=self.issuer,
             verifier=self.verifier,
-            clients=self._clients,
+            clients=self.clients,
             redactor=self.redactor,
         )
         return Counterfactuals(self.replays, self._programs, parts)

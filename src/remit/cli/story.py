@@ -188,6 +188,7 @@ class Story:
                 | EventType.VALUE_REVEALED
                 | EventType.RUN_REPLAYED
                 | EventType.RECORD_EXPORTED
+                | EventType.RECORD_COMPARED
             ):
                 yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))
             case never:

@@ -61,6 +61,7 @@ _ON_RECORD: Mapping[EventType, _Activity] = {
     EventType.CASE_REVEALED: _Activity(id=_READ, name="Read", severity=_LOW),
     EventType.RUN_REPLAYED: _Activity(id=_READ, name="Read"),
     EventType.RECORD_EXPORTED: _Activity(id=_READ, name="Read", severity=_LOW),
+    EventType.RECORD_COMPARED: _Activity(id=_READ, name="Read"),
     EventType.VALUE_RECORDED: _Activity(id=_READ, name="Read"),
 }
 

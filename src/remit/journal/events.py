@@ -52,6 +52,8 @@ class EventType(StrEnum):
     """Register: runs were replayed or judged anew; that never counts in any metric."""
     RECORD_EXPORTED = "record.exported"
     """Register: the record, or part of it, was copied out."""
+    RECORD_COMPARED = "record.compared"
+    """Register: the record was held against the changes that a system of record lists."""
     VALUE_RECORDED = "value.recorded"
     """Something else that is not deterministic: the time, an id, a random number."""
 
@@ -138,6 +140,7 @@ OF_REGISTER = frozenset(
         EventType.VALUE_REVEALED,
         EventType.RUN_REPLAYED,
         EventType.RECORD_EXPORTED,
+        EventType.RECORD_COMPARED,
     }
 )
 """Types that stand on a tenant's register, never in a run."""

@@ -151,6 +151,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             | EventType.VALUE_REVEALED
             | EventType.RUN_REPLAYED
             | EventType.RECORD_EXPORTED
+            | EventType.RECORD_COMPARED
         ):
             raise corrupt_run(event)
         case never:
