@@ -187,11 +187,11 @@ class Remit:
         """Takes back what runs have done."""
         return Undoing(programs=self._undo_programs, engine=self.engine, permit=self._may_undo)
 
-    def _may_undo(self, run: str, token: str, reason: str) -> str:
-        """The person that a token belongs to, where `record.cedar` lets them undo a run; see `RecordPolicy.check`."""
+    async def _may_undo(self, run: str, token: str, reason: str) -> str:
+        """The person that a token belongs to, where `record.cedar` lets them undo a run; see `Archive.permit`."""
         purpose = self.archive.purpose(Deed.UNDO, token=token, reason=reason)
-        facts = self.archive.facts(self.archive.run(run), self.archive.events(run))
-        self.archive.policy().check(purpose, [facts])
+        events = self.archive.events(run)
+        await self.archive.permit(purpose, [self.archive.facts(self.archive.run(run), events)], events)
         return purpose.person.principal
 
     @cached_property
@@ -216,7 +216,7 @@ class Remit:
             version=version("remit"),
         )
 
-    def exporter(self, selection: Selection, token: str) -> str:
+    async def exporter(self, selection: Selection, token: str) -> str:
         """The person that `token` belongs to, where record.cedar lets them export what is selected.
 
         Raises `RecordError`, `ConfigError` (code `record_policy_missing`), `IdentityError` and `CaseError` for the token.
@@ -228,7 +228,7 @@ class Remit:
         else:
             contracts = archive.contracts if selection.contract is None else (selection.contract,)
             facts = [archive.every_run_of(contract) for contract in contracts]
-        archive.policy().check(purpose, facts)
+        await archive.permit(purpose, facts)
         return purpose.person.principal
 
     @cached_property

@@ -186,6 +186,7 @@ class Story:
                 | EventType.HOLD_PLACED
                 | EventType.HOLD_LIFTED
                 | EventType.VALUE_REVEALED
+                | EventType.DEED_DENIED
                 | EventType.RUN_REPLAYED
                 | EventType.RECORD_EXPORTED
                 | EventType.RECORD_COMPARED

@@ -48,6 +48,8 @@ class EventType(StrEnum):
     """Register: a legal hold is over."""
     VALUE_REVEALED = "value.revealed"
     """Register: a person was shown originals of a run."""
+    DEED_DENIED = "deed.denied"
+    """Register: a person asked for something of the record that `record.cedar` does not let them do."""
     RUN_REPLAYED = "run.replayed"
     """Register: runs were replayed or judged anew; that never counts in any metric."""
     RECORD_EXPORTED = "record.exported"
@@ -138,6 +140,7 @@ OF_REGISTER = frozenset(
         EventType.HOLD_PLACED,
         EventType.HOLD_LIFTED,
         EventType.VALUE_REVEALED,
+        EventType.DEED_DENIED,
         EventType.RUN_REPLAYED,
         EventType.RECORD_EXPORTED,
         EventType.RECORD_COMPARED,

@@ -149,6 +149,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             | EventType.HOLD_PLACED
             | EventType.HOLD_LIFTED
             | EventType.VALUE_REVEALED
+            | EventType.DEED_DENIED
             | EventType.RUN_REPLAYED
             | EventType.RECORD_EXPORTED
             | EventType.RECORD_COMPARED
