@@ -247,6 +247,7 @@ class Remit:
         """Who may act: disabled and enabled, on the register."""
         return Administration(
             principals=self.principals,
+            keys=self.keys,
             register=self.register,
             redactor=self.redactor,
             people=self.people,

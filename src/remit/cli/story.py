@@ -180,6 +180,7 @@ class Story:
                 pass  # told apart from what came of a step
             case (
                 EventType.PRINCIPAL_CHANGED
+                | EventType.KEY_REVOKED
                 | EventType.RELEASE_APPROVED
                 | EventType.RUN_ERASED
                 | EventType.ORIGINALS_DROPPED

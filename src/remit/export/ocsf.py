@@ -60,6 +60,7 @@ _ON_RECORD: Mapping[EventType, _Activity] = {
     EventType.HOLD_LIFTED: _Activity(id=4, name="Delete"),
     EventType.VALUE_REVEALED: _Activity(id=_READ, name="Read", severity=_MEDIUM),
     EventType.CASE_REVEALED: _Activity(id=_READ, name="Read", severity=_LOW),
+    EventType.KEY_REVOKED: _Activity(id=4, name="Delete", severity=_MEDIUM),
     EventType.DEED_DENIED: _Activity(id=_OTHER, name="Denied", severity=_MEDIUM, status=_FAILURE),
     EventType.RUN_REPLAYED: _Activity(id=_READ, name="Read"),
     EventType.RECORD_EXPORTED: _Activity(id=_READ, name="Read", severity=_LOW),

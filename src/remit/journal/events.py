@@ -36,6 +36,8 @@ class EventType(StrEnum):
     """A person who may decide a case was shown what is redacted for everybody else."""
     PRINCIPAL_CHANGED = "principal.changed"
     """Register: a principal was disabled, or enabled again."""
+    KEY_REVOKED = "key.revoked"
+    """Register: a key that signs tokens was revoked; no token that it signed verifies any more."""
     RELEASE_APPROVED = "release.approved"
     """Register: a person approved a release."""
     RUN_ERASED = "run.erased"
@@ -134,6 +136,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 OF_REGISTER = frozenset(
     {
         EventType.PRINCIPAL_CHANGED,
+        EventType.KEY_REVOKED,
         EventType.RELEASE_APPROVED,
         EventType.RUN_ERASED,
         EventType.ORIGINALS_DROPPED,

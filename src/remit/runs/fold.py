@@ -143,6 +143,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             pass
         case (
             EventType.PRINCIPAL_CHANGED
+            | EventType.KEY_REVOKED
             | EventType.RELEASE_APPROVED
             | EventType.RUN_ERASED
             | EventType.ORIGINALS_DROPPED
