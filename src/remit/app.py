@@ -120,8 +120,8 @@ class Remit:
         self.register = Register(self.journal, self.tenant)
         self.sequencer = self._sequencer(CheckpointKey(record.record.reveal(), origin(record.id, self.tenant)))
         self.journal.on_written = self.sequencer.noted
-        self._clients = Clients(connections)
-        self.pipeline = Gate(self.journal, self.verifier, self._clients, crash_point=crash_point)
+        self.clients = Clients(connections)
+        self.pipeline = Gate(self.journal, self.verifier, self.clients, crash_point=crash_point)
         self._live = self._live_traces()
         if self._live is not None:
             self.journal.on_afterwards = self._live.afterwards
@@ -142,7 +142,7 @@ class Remit:
             await self.sequencer.close()
         finally:
             await self.journal.close()
-        await self._clients.close()
+        await self.clients.close()
         self.database.close()
 
     @property
@@ -188,11 +188,11 @@ class Remit:
         """Takes back what runs have done."""
         return Undoing(programs=self._undo_programs, engine=self.engine, permit=self._may_undo)
 
-    def _may_undo(self, run: str, token: str, reason: str) -> str:
-        """The person that a token belongs to, where `record.cedar` lets them undo a run; see `RecordPolicy.check`."""
+    async def _may_undo(self, run: str, token: str, reason: str) -> str:
+        """The person that a token belongs to, where `record.cedar` lets them undo a run; see `Archive.permit`."""
         purpose = self.archive.purpose(Deed.UNDO, token=token, reason=reason)
-        facts = self.archive.facts(self.archive.run(run), self.archive.events(run))
-        self.archive.policy().check(purpose, [facts])
+        events = self.archive.events(run)
+        await self.archive.permit(purpose, [self.archive.facts(self.archive.run(run), events)], events)
         return purpose.person.principal
 
     @cached_property
@@ -217,7 +217,7 @@ class Remit:
             version=version("remit"),
         )
 
-    def exporter(self, selection: Selection, token: str) -> str:
+    async def exporter(self, selection: Selection, token: str) -> str:
         """The person that `token` belongs to, where record.cedar lets them export what is selected.
 
         Raises `RecordError`, `ConfigError` (code `record_policy_missing`), `IdentityError` and `CaseError` for the token.
@@ -229,7 +229,7 @@ class Remit:
         else:
             contracts = archive.contracts if selection.contract is None else (selection.contract,)
             facts = [archive.every_run_of(contract) for contract in contracts]
-        archive.policy().check(purpose, facts)
+        await archive.permit(purpose, facts)
         return purpose.person.principal
 
     @cached_property
@@ -248,6 +248,7 @@ class Remit:
         """Who may act: disabled and enabled, on the register."""
         return Administration(
             principals=self.principals,
+            keys=self.keys,
             register=self.register,
             redactor=self.redactor,
             people=self.people,
@@ -316,7 +317,7 @@ class Remit:
             vault=self.vault,
             issuer=self.issuer,
             verifier=self.verifier,
-            clients=self._clients,
+            clients=self.clients,
             redactor=self.redactor,
         )
         return Counterfactuals(self.replays, self._programs, parts)

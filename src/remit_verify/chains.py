@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from remit_verify.checking import Closing, Stretch, broken_link, event_finding
+from remit_verify.checking import Closing, Revoked, Signed, Stretch, broken_link, event_finding
 from remit_verify.report import Finding, Findings
+
+_UNDER_WAY_US = 60_000_000
+"""A call whose token was looked at before its key was revoked may have been decided so much later."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,6 +41,8 @@ class Chains:
         """Where the register says so first, by tenant and run."""
         self._dropped: set[tuple[str, str]] = set()
         self._closed_keys: dict[str, str] = {}
+        self._revoked: dict[tuple[str, str], Revoked] = {}
+        self._signed: dict[tuple[str, str], Signed] = {}
 
     def __len__(self) -> int:
         return len(self._chains)
@@ -75,10 +80,21 @@ class Chains:
                 self._erased.setdefault((one.tenant, one.run), one.seq)
             else:
                 self._dropped.add((one.tenant, one.run))
+        self._join_keys(stretch)
         self._closed_keys.update(stretch.closed_keys)
         for run in stretch.gone:
             if run in self._chains:
                 self._chains[run].gone = True
+
+    def _join_keys(self, stretch: Stretch) -> None:
+        """Which keys were revoked, and the last call by each key."""
+        for revoked in stretch.revoked:
+            if revoked.register == f"register-{revoked.tenant}":
+                self._revoked.setdefault((revoked.tenant, revoked.key), revoked)
+        for place, signed in stretch.signed.items():
+            before = self._signed.get(place)
+            if before is None or signed.at > before.at:
+                self._signed[place] = signed
 
     def _close(self, closing: Closing) -> None:
         chain = self._chains.get(closing.run)
@@ -145,6 +161,15 @@ class Chains:
                 why = f"it was written after its run was erased by event seq {seq} of the register"
                 place = {"tenant": chain.tenant, "run": run, "n": chain.n, "seq": chain.seq}
                 self._findings.add(event_finding("event_after_erasure", why, **place))
+
+    def compare_revoked(self) -> None:
+        """Hold the keys that were revoked against the calls that came in by their tokens."""
+        for (tenant, key), revoked in self._revoked.items():
+            signed = self._signed.get((tenant, key))
+            if signed is not None and signed.at > revoked.at + _UNDER_WAY_US:
+                why = f"its token was signed with key `{key}`, revoked by event seq {revoked.seq} of the register"
+                place = {"tenant": tenant, "run": signed.run, "n": signed.n, "seq": signed.seq}
+                self._findings.add(event_finding("key_revoked", f"{why}; it is the last such call", **place))
 
     def compare_gone(self) -> None:
         """Hold the bodies that an exported file lacks against the register in it."""

@@ -53,6 +53,27 @@ class Destroyed:
     seq: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Revoked:
+    """An event `key.revoked`."""
+
+    tenant: str
+    register: str
+    key: str
+    at: int
+    seq: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signed:
+    """A call that came in by a token of a key."""
+
+    at: int
+    run: str
+    n: int
+    seq: int
+
+
 @dataclass(kw_only=True, slots=True)
 class Leaves:
     """The leaf hashes of one tenant, 32 bytes each, and the `seq` of each."""
@@ -73,6 +94,9 @@ class Stretch:
     links: dict[str, Link] = field(default_factory=dict[str, Link])
     closings: list[Closing] = field(default_factory=list[Closing])
     destroyed: list[Destroyed] = field(default_factory=list[Destroyed])
+    revoked: list[Revoked] = field(default_factory=list[Revoked])
+    signed: dict[tuple[str, str], Signed] = field(default_factory=dict[tuple[str, str], Signed])
+    """The last call by each key, by tenant and key."""
     closed_keys: dict[str, str] = field(default_factory=dict[str, str])
     """Runs whose keys do not open, and why."""
     gone: set[str] = field(default_factory=set[str])
@@ -129,7 +153,18 @@ class Checking:
             if text is not None and _events_of(text) != n:
                 self.add("run_count", (tenant, run, n, seq), f"its body does not say that the run has {n} events")
             return
-        about = fields.get("refs", {}).get("run", "")
+        refs = fields.get("refs", {})
+        if kind == "key.revoked":
+            key = refs.get("key", "")
+            self.stretch.revoked.append(Revoked(tenant=tenant, register=run, key=key, at=fields["at"], seq=seq))
+            return
+        if kind == "call.decided":
+            place = (tenant, refs.get("key", ""))
+            before = self.stretch.signed.get(place)
+            if place[1] and (before is None or fields["at"] > before.at):
+                self.stretch.signed[place] = Signed(at=fields["at"], run=run, n=n, seq=seq)
+            return
+        about = refs.get("run", "")
         self.stretch.destroyed.append(
             Destroyed(tenant=tenant, register=run, run=about, erased=kind == "run.erased", seq=seq)
         )
@@ -152,7 +187,7 @@ def event_finding(code: str, wrong: str, *, tenant: Any, run: Any, n: Any, seq: 
     )
 
 
-TELLING = frozenset({"run.closed", "run.erased", "originals.dropped"})
+TELLING = frozenset({"run.closed", "run.erased", "originals.dropped", "key.revoked", "call.decided"})
 
 
 def _events_of(text: bytes) -> Any:

@@ -158,6 +158,7 @@ class Gathering:
     def finish_trees(self, places: Places) -> None:
         """No more events come: compare what there is of each tree."""
         self.chains.compare_erased()
+        self.chains.compare_revoked()
         for tenant in sorted({*self._rows, *self._held, *self._trees}):
             tree = self._tree(tenant)
             tree.finish()

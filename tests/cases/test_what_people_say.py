@@ -67,11 +67,19 @@ def last(remit: Remit, run: str) -> Event:
     return remit.journal.reader.events(run)[-1]
 
 
+def names_nobody(remit: Remit, event: Event, person: str) -> bool:
+    """Whether the header knows the person by their pseudonym alone, in which their name may stand by chance."""
+    pseudonym = remit.redactor.pseudonym("person", person)
+    assert event.header.actor == pseudonym
+    return person.removeprefix("person/") not in repr(event.header).replace(pseudonym, "")
+
+
 def is_clean(remit: Remit, event: Event, person: str) -> bool:
     """Whether the body alone names the person, and nothing of what they quoted stands in it."""
     assert event.body["by"] == person
     assert "<email:" in event.body["reason"]
-    return not any(part in repr(event) for part in ("kings.example", SECRET)) and "lee" not in repr(event.header)
+    assert names_nobody(remit, event, person)
+    return not any(part in repr(event) for part in ("kings.example", SECRET))
 
 
 async def test_the_object_of_a_call_is_shown_to_a_person_without_personal_data(remit: Remit) -> None:
@@ -82,7 +90,7 @@ async def test_the_object_of_a_call_is_shown_to_a_person_without_personal_data(r
     assert "kings.example" not in repr(shown)
     revealed = await remit.cases.reveal(case.case, token=remit.person_token("lee"))
     assert revealed.resource["attributes"] == {"owner": "rosalind@kings.example"}
-    assert "lee" not in repr(last(remit, case.run).header)
+    assert names_nobody(remit, last(remit, case.run), "person/lee")
 
 
 @pytest.mark.parametrize("decision", [Decision.APPROVED, Decision.DENIED])

@@ -75,6 +75,14 @@ async def locking(run, request):
     await run.call("payments.refund", order=4, amount={"amount": "60.00", "currency": "EUR"}, account="DE1")
     return {"said": await run.call("notes.add", text="hannah.lee and " + person["name"])}
 """
+SHOUTING = """
+async def shouting(run, request):
+    person = await run.call("people.read", number=1)
+    await run.call("notes.add", text=person["name"].upper() + " asks")
+    await run.call("payments.refund", order=4, amount={"amount": "60.00", "currency": "EUR"}, account="DE1")
+    await run.call("notes.add", text="spelled " + person["name"][::-1] + " and " + request["account"].lower())
+    return {"said": await run.call("notes.add", text=person["name"].encode().hex())}
+"""
 
 
 @pytest.fixture
@@ -89,6 +97,7 @@ def shop(tmp_path: Path, database_url: str) -> Shop:
     made.contract("held", [{**checked, **ask}], workflow=OBJECTING.format("held"))
     locking = [write_action("accounts.lock"), {"tool": "people.read"}, {"tool": "notes.add"}, REFUND]
     made.contract("locking", locking, workflow=LOCKING)
+    made.contract("shouting", [{"tool": "people.read"}, {"tool": "notes.add"}, REFUND], workflow=SHOUTING)
     return made
 
 
@@ -152,3 +161,16 @@ async def test_what_a_declared_field_held_is_concealed_in_a_run_that_is_taken_up
     shown = repr([event.body for event in remit.journal.reader.events(held.run)])
     assert "hannah.lee" not in shown
     assert "Franklin" not in shown
+
+
+async def test_what_is_known_in_a_run_is_concealed_in_other_spellings_also_once_it_is_taken_up_again(remit: Remit) -> None:
+    account = "DE89370400440532013000"
+    held = await remit.run("shouting", {"account": account})
+    assert held.case is not None
+    await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+    name = "Rosalind Franklin"
+    assert (await remit.engine.drive(held.run)).output == {"said": name.encode().hex()}
+    shown = repr([event.body for event in remit.journal.reader.events(held.run)])
+    for spelled in (name.upper(), name[::-1], name.encode().hex(), account.lower()):
+        assert spelled not in shown
+    assert "spelled <personal:" in shown

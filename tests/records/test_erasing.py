@@ -123,7 +123,7 @@ async def test_a_hold_that_is_placed_meanwhile_counts(shop: Shop) -> None:
     async with Remit(shop.folder) as opened:
         runs = [opened.archive.run(await run_of(opened)) for _ in range(3)]
         token = opened.person_token("lee")
-        assert [each.refused for each in opened.erasure.plan(runs, token=token, reason=WHY)] == ["", "", ""]
+        assert [each.refused for each in await opened.erasure.plan(runs, token=token, reason=WHY)] == ["", "", ""]
         async with Remit(shop.folder) as other:
             await other.holds.place(HoldScope.RUN, runs[1].run, token=token, reason=WHY)
         done = await opened.erasure.erase(runs, token=token, reason=WHY)
@@ -220,7 +220,7 @@ async def test_a_damaged_run_is_named_and_keeps_no_other_from_being_found(shop: 
             connection.execute(text("DELETE FROM events WHERE run = :run AND n = 2"), {"run": damaged})
         found, unknown = await opened.erasure.about(MAIL, lambda _at, _total: None)
         assert ([run.run for run in found], [run.run for run in unknown]) == ([sound], [damaged])
-        plan = opened.erasure.plan(opened.archive.runs(), token=opened.person_token("lee"), reason=WHY)
+        plan = await opened.erasure.plan(opened.archive.runs(), token=opened.person_token("lee"), reason=WHY)
         assert [(each.run.run, "is broken at event" in each.refused) for each in plan] == [(damaged, True), (sound, False)]
 
 

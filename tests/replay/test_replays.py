@@ -200,6 +200,54 @@ async def desk(run, request):
     assert "only as pseudonyms" in found.why
 
 
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [
+        ('context.args.account == "nobody@shop.example"', "forbidden"),
+        ('context.args.order + 9223372036854775807 > 0 && context.args.account == "x"', "policy_ambiguous"),
+    ],
+)
+def test_a_denial_by_policy_is_decided_again_from_the_facts_that_it_was_made_from(
+    tmp_path: Path, database_url: str, condition: str, code: str
+) -> None:
+    policy = (
+        '@id("mail") @reason("no mail")\nforbid (principal, action == Action::"payments.refund", resource)\n'
+        f"when {{ {condition} }};\n"
+    )
+    workflow = """
+async def desk(run, request):
+    amount = {"amount": "5.00", "currency": "EUR"}
+    await run.propose("payments.refund", {"order": 4, "amount": amount, "account": request["account"]})
+    return {}
+"""
+    shop = make_desk(tmp_path / "shop", database_url, workflow, policy=policy)
+    run(shop, account="nobody@shop.example")
+
+    async def denied(remit: Remit) -> Event:
+        (recorded,) = remit.replays.read(Choice(last=1))
+        return next(each for each in recorded.events if each.header.verdict == "deny")
+
+    event = with_remit(shop, denied)
+    assert event.body["verdict"]["code"] == code
+    # Redacted as on any other decision, with the original sealed beside it.
+    assert event.body["facts"]["args"]["account"].startswith("<email:")
+    assert event.sealed["facts"]["args"]["account"] == "nobody@shop.example"
+    found = the_one(replay(shop, 2))
+    assert (found.result, [one.reproduced for one in found.decisions]) == ("identical", [True])
+    # What the record says now is what decides: from other facts the same policy comes to another verdict.
+    changed = msgspec.structs.replace(
+        event, sealed={**event.sealed, "facts": {"args": {**event.sealed["facts"]["args"], "order": -1, "account": "DE0933"}}}
+    )
+
+    async def again(remit: Remit) -> list[bool | None]:
+        (recorded,) = remit.replays.read(Choice(last=1))
+        events = [changed if each.header.n == event.header.n else each for each in recorded.events]
+        found = redecide(msgspec.structs.replace(recorded, events=events), remit.program("desk").authority.policy)
+        return [one.reproduced for one in found]
+
+    assert with_remit(shop, again) == [False]
+
+
 def test_code_that_was_put_into_the_archive_without_the_master_key_is_never_run(shop: Shop) -> None:
     run(shop)
 

@@ -195,6 +195,15 @@ def name_a_field_twice(writer: RecordWriter) -> None:
     put_header(writer, SHOP_RUN, 9, f'{{"actor": "somebody", {header[1:]}'.encode())
 
 
+def use_a_revoked_key(writer: RecordWriter) -> None:
+    writer.open("run-late", "shop")
+    writer.append("run-late", "call.decided", {}, refs={"key": "kid-1"})
+    writer.append("register-shop", "key.revoked", {}, refs={"key": "kid-1"})
+    for _ in range(2):
+        writer.now += 61_000_000
+        writer.append("run-late", "call.decided", {}, refs={"key": "kid-1"})
+
+
 def write_on(writer: RecordWriter) -> None:
     writer.append("run-000016", "case.decided", {})
     writer.checkpoint("shop")
@@ -214,6 +223,7 @@ CASES: list[tuple[str, set[str], Callable[[RecordWriter], Any]]] = [
     ("another root", {"tree_root"}, run_sql("UPDATE trees SET root = zeroblob(32)")),
     ("another last event", {"tree_seq"}, run_sql("UPDATE trees SET seq = seq + 1")),
     ("another first event", {"tile_wrong"}, run_sql("UPDATE tiles SET first_seq = first_seq + 1")),
+    ("a call by a revoked key", {"key_revoked"}, use_a_revoked_key),
     ("an event of an erased run", {"event_after_erasure"}, write_on),
     ("a wrong count", {"run_count"}, wrong_count),
     ("a run of two tenants", {"columns_differ"}, two_tenants),
@@ -239,6 +249,26 @@ def test_what_was_done_to_a_record_is_told_by_its_code(
 ) -> None:
     tamper(writer)
     assert codes(verified(writer)) >= expected
+
+
+def test_only_calls_that_came_in_by_a_key_after_it_was_revoked_are_told(writer: RecordWriter) -> None:
+    writer.open("run-late", "shop")
+    for key in ("kid-1", "kid-2"):
+        writer.append("run-late", "call.decided", {}, refs={"key": key})
+    writer.append("register-shop", "key.revoked", {}, refs={"key": "kid-1"})
+    # It was let in before, and located its object for most of a minute.
+    writer.now += 59_000_000
+    writer.append("run-late", "call.decided", {}, refs={"key": "kid-1"})
+    writer.now += 59_000_000
+    writer.append("run-late", "call.decided", {}, refs={"key": "kid-2"})
+    # What another chain says of keys counts for nothing.
+    writer.append("run-late", "key.revoked", {}, refs={"key": "kid-2"})
+    writer.now += 61_000_000
+    writer.append("run-late", "call.decided", {}, refs={"key": "kid-2"})
+    assert verified(writer).findings == ()
+    writer.append("run-late", "call.decided", {}, refs={"key": "kid-1"})
+    [finding] = verified(writer).findings
+    assert (finding.code, finding.run, finding.n, finding.tenant) == ("key_revoked", "run-late", writer.chains["run-late"].n, "shop")
 
 
 def test_one_deleted_event_is_told_with_its_leaf_and_its_run(writer: RecordWriter) -> None:

@@ -84,7 +84,7 @@ def export(
         selection = chosen.selection(remit)
         by = None
         if target.by is not None:
-            by = remit.exporter(selection, remit.person_token(find_person(remit, target.by)))
+            by = await remit.exporter(selection, remit.person_token(find_person(remit, target.by)))
         if form is Format.OTLP:
             await _send(remit, selection, target, by)
         elif target.to is not None:

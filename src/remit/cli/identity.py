@@ -1,4 +1,4 @@
-"""`remit principal`, `token`, `keys`."""
+"""`remit principal`, `token`, `keys rotate`, `keys revoke`, `keys jwks`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from remit.app import Remit
 
 principals = typer.Typer(help="List, enable and disable who may act.", no_args_is_help=True, rich_markup_mode=None)
-keys = typer.Typer(help="Rotate and print the keys that sign tokens.", no_args_is_help=True, rich_markup_mode=None)
+keys = typer.Typer(help="Rotate, revoke and print the keys that sign tokens.", no_args_is_help=True, rich_markup_mode=None)
 PrincipalArgument = Annotated[
     str, typer.Argument(metavar="PRINCIPAL", help="`agent/<tenant>/<contract>` or `person/<id>`.", show_default=False)
 ]
@@ -151,6 +151,29 @@ def rotate(project: ProjectOption = None) -> None:
     key = with_remit(project, use)
     with reporting(f"key {key} signs from now on"):
         say(f"signing with key {key}")
+
+
+@keys.command("revoke")
+def revoke(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="Its `kid`, or the start of it; `remit keys jwks` has them.", show_default=False)
+    ],
+    reason: WhyOption,
+    by: ByOption = None,
+    project: ProjectOption = None,
+) -> None:
+    """Revoke a key at once, as when it leaked.
+
+    No token that it signed verifies any more; if it was the one that signs, a new one signs from now on. That it was
+    revoked is on the register, and `remit verify` finds calls that it lets in afterwards.
+    """
+
+    async def use(remit: Remit) -> tuple[str, str]:
+        return await remit.administration.revoke(key, token=_token(remit, by), reason=reason)
+
+    revoked, active = with_remit(project, use)
+    with reporting(f"key {revoked} is revoked"):
+        say(f"key {revoked} is ", ("revoked", "red"), f"; signing with key {active}")
 
 
 @keys.command("jwks")

@@ -133,7 +133,7 @@ def erase(
         token = remit.person_token(find_person(remit, by))
         chosen, damaged = await _chosen(remit, meant)
         if not meant.yes:
-            return remit.erasure.plan(chosen, token=token, reason=reason), "", damaged
+            return await remit.erasure.plan(chosen, token=token, reason=reason), "", damaged
         done = await remit.erasure.erase(chosen, token=token, reason=reason)
         return done.runs, done.left, damaged
 

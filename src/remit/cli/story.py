@@ -182,17 +182,20 @@ class Story:
                 pass  # told apart from what came of a step
             case (
                 EventType.PRINCIPAL_CHANGED
+                | EventType.KEY_REVOKED
                 | EventType.RELEASE_APPROVED
                 | EventType.RUN_ERASED
                 | EventType.ORIGINALS_DROPPED
                 | EventType.HOLD_PLACED
                 | EventType.HOLD_LIFTED
                 | EventType.VALUE_REVEALED
+                | EventType.DEED_DENIED
                 | EventType.RUN_REPLAYED
                 | EventType.RECORD_EXPORTED
-            | EventType.DOCUMENT_ADDED
-            | EventType.DOCUMENT_RECALLED
-            | EventType.DOCUMENT_FORGOTTEN
+                | EventType.DOCUMENT_ADDED
+                | EventType.DOCUMENT_RECALLED
+                | EventType.DOCUMENT_FORGOTTEN
+                | EventType.RECORD_COMPARED
             ):
                 yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))
             case never:

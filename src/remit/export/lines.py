@@ -75,6 +75,9 @@ _BODIES: Mapping[EventType, Mapping[str, Any]] = {
     EventType.DOCUMENT_FORGOTTEN: {"document": _TEXT, "by": _TEXT, "reason": _TEXT},
     EventType.VALUE_RECORDED: {"kind": _TEXT, "value": {}},
     EventType.RECORD_EXPORTED: {"format": _TEXT, "to": _TEXT, "selection": {"type": "object"}},
+    EventType.KEY_REVOKED: {"key": _TEXT, "by": _TEXT, "reason": _TEXT},
+    EventType.DEED_DENIED: {"deed": _TEXT, "run": _TEXT, "by": _TEXT, "why": _TEXT, "reason": _TEXT, "classes": _LIST},
+    EventType.RECORD_COMPARED: {"against": _TEXT, "account": _TEXT, "since": {"type": "integer"}},
 }
 """What the bodies hold that consumers may count on; they may hold more, and those of other types are objects."""
 

@@ -50,6 +50,7 @@ class _Activity(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     name: str
     severity: int = _INFORMATIONAL
+    status: int = _SUCCESS
 
 
 _ON_RECORD: Mapping[EventType, _Activity] = {
@@ -59,8 +60,11 @@ _ON_RECORD: Mapping[EventType, _Activity] = {
     EventType.HOLD_LIFTED: _Activity(id=4, name="Delete"),
     EventType.VALUE_REVEALED: _Activity(id=_READ, name="Read", severity=_MEDIUM),
     EventType.CASE_REVEALED: _Activity(id=_READ, name="Read", severity=_LOW),
+    EventType.KEY_REVOKED: _Activity(id=4, name="Delete", severity=_MEDIUM),
+    EventType.DEED_DENIED: _Activity(id=_OTHER, name="Denied", severity=_MEDIUM, status=_FAILURE),
     EventType.RUN_REPLAYED: _Activity(id=_READ, name="Read"),
     EventType.RECORD_EXPORTED: _Activity(id=_READ, name="Read", severity=_LOW),
+    EventType.RECORD_COMPARED: _Activity(id=_READ, name="Read"),
     EventType.VALUE_RECORDED: _Activity(id=_READ, name="Read"),
     EventType.CONTEXT_RETRIEVED: _Activity(id=_READ, name="Read"),
     EventType.DOCUMENT_ADDED: _Activity(id=1, name="Create"),
@@ -313,7 +317,7 @@ def _entity_changed(leaf: Leaf, body: dict[str, Any]) -> Mapped:
 def _on_record(leaf: Leaf, body: dict[str, Any]) -> Mapped:
     header = leaf.header
     activity = _ON_RECORD[leaf.type]
-    mapped = _api(leaf, body, (activity.id, activity.name), _SUCCESS, activity.severity)
+    mapped = _api(leaf, body, (activity.id, activity.name), activity.status, activity.severity)
     # Whatever a body calls its tool, what was called here is the record.
     mapped["api"]["operation"] = header.type
     mapped["message"] = header.type

@@ -10,6 +10,7 @@ import msgspec
 from remit.contracts.model import Action
 from remit.gate.authority import Authority
 from remit.gate.turns import Turns
+from remit.gate.verdicts import Verdict
 from remit.identity.tokens import Claims
 from remit.journal.journal import Clock, RunLog
 from remit.journal.redaction import Redacted, Redactor
@@ -109,3 +110,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     decision: Permitted | MustHold | None = None
     read: bytes = b""
     """The exact context that the policy read, as JSON."""
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict that ends the checks, with the call as the check that gave it has found it."""
+
+    call: Call
+    verdict: Verdict

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from remit.errors import RunError
 from remit.gate import record
-from remit.gate.call import Call, Proposal, RunState
+from remit.gate.call import Call, Proposal, RunState, Stopped
 from remit.gate.checks.approved import approved
 from remit.gate.checks.authenticate import Authenticate
 from remit.gate.checks.bounded import bounded
@@ -50,7 +50,7 @@ from remit.provenance.labels import echoes_of, kind_of, untrusted
 from remit.tools.spec import ToolSpec
 from remit.values import Json, decode, encode
 
-Judged = Call | Verdict
+Judged = Call | Stopped | Verdict
 Check = Callable[[Call, RunState], Judged | Awaitable[Judged]]
 
 _RUNAWAY = 2
@@ -175,6 +175,8 @@ class Gate:
             except Exception as error:  # noqa: BLE001 - the boundary: a check that breaks is a deny and an event
                 name = getattr(check, "__name__", type(check).__name__).lower()
                 return call, Deny(code="gate_failed", message=f"check `{name}` broke: {type(error).__name__}")
+            if isinstance(judged, Stopped):
+                return judged.call, judged.verdict
             if not isinstance(judged, Call):
                 return call, judged
             call = judged

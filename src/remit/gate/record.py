@@ -111,7 +111,8 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         type=EventType.CALL_DECIDED,
         actor=run.authority.principal,
         span=call.proposal.step,
-        refs=_refs(call, run),
+        # Whose signature let the call in: if that key is revoked, what came in by it afterwards is found.
+        refs=_refs(call, run) | ({"key": call.claims.kid} if call.claims else {}),
         verdict=_verdict_name(verdict),
         body=body,
         sealed=None if same else run.redactor.sealed(shown, original),

@@ -1,4 +1,4 @@
-"""What declared fields have held in a run, known again from its record: for whoever writes to it beside its worker."""
+"""What a run has held that is concealed, known again from its record: for whoever takes it up or writes to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PSEUDONYM = re.compile(rf"<({'|'.join(FieldClass)}):[a-p]+>")
 
 
 def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
-    """A redactor that conceals what declared fields have held in a run, as the run's own does.
+    """A redactor that conceals what declared fields have held and detectors have found in a run, as the run's own does.
 
     It goes by the originals, so that it knows of none once they are dropped.
     """
@@ -23,6 +23,9 @@ def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
     for event in events:
         for kind, value in _classed(event.body, event.sealed):
             own.note(kind, value)
+        if event.sealed is not None:
+            # What detectors find in the originals is known from then on.
+            own.redact(event.sealed)
     return own
 
 

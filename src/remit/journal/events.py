@@ -36,6 +36,8 @@ class EventType(StrEnum):
     """A person who may decide a case was shown what is redacted for everybody else."""
     PRINCIPAL_CHANGED = "principal.changed"
     """Register: a principal was disabled, or enabled again."""
+    KEY_REVOKED = "key.revoked"
+    """Register: a key that signs tokens was revoked; no token that it signed verifies any more."""
     RELEASE_APPROVED = "release.approved"
     """Register: a person approved a release."""
     RUN_ERASED = "run.erased"
@@ -48,6 +50,8 @@ class EventType(StrEnum):
     """Register: a legal hold is over."""
     VALUE_REVEALED = "value.revealed"
     """Register: a person was shown originals of a run."""
+    DEED_DENIED = "deed.denied"
+    """Register: a person asked for something of the record that `record.cedar` does not let them do."""
     RUN_REPLAYED = "run.replayed"
     """Register: runs were replayed or judged anew; that never counts in any metric."""
     RECORD_EXPORTED = "record.exported"
@@ -60,6 +64,8 @@ class EventType(StrEnum):
     """Register: what a document said was destroyed."""
     CONTEXT_RETRIEVED = "context.retrieved"
     """Which chunks of which versions of documents a call was given."""
+    RECORD_COMPARED = "record.compared"
+    """Register: the record was held against the changes that a system of record lists."""
     VALUE_RECORDED = "value.recorded"
     """Something else that is not deterministic: the time, an id, a random number."""
 
@@ -138,17 +144,20 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 OF_REGISTER = frozenset(
     {
         EventType.PRINCIPAL_CHANGED,
+        EventType.KEY_REVOKED,
         EventType.RELEASE_APPROVED,
         EventType.RUN_ERASED,
         EventType.ORIGINALS_DROPPED,
         EventType.HOLD_PLACED,
         EventType.HOLD_LIFTED,
         EventType.VALUE_REVEALED,
+        EventType.DEED_DENIED,
         EventType.RUN_REPLAYED,
         EventType.RECORD_EXPORTED,
         EventType.DOCUMENT_ADDED,
         EventType.DOCUMENT_RECALLED,
         EventType.DOCUMENT_FORGOTTEN,
+        EventType.RECORD_COMPARED,
     }
 )
 """Types that stand on a tenant's register, never in a run."""

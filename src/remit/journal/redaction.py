@@ -22,6 +22,7 @@ import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
 from remit.journal.national_ids import PATTERN, national_id
+from remit.journal.variants import Variants
 from remit.tools.spec import FieldClass
 from remit.values import Json, encode
 
@@ -174,6 +175,8 @@ class Redacted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NAMED_FROM = 4
+_KNOWN_SECRET_FROM = 8
+"""A shorter secret is looked for as it stands and travels, and not in other spellings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,15 +193,23 @@ class Redactor:
 
     def __init__(self, *, key: bytes, secrets: Iterable[str] = ()) -> None:
         self._key = key
-        spelled = {spelling: None for secret in secrets if len(secret) >= 6 for spelling in _spellings(secret)}
+        given = list(secrets)
+        spelled = {spelling: None for secret in given if len(secret) >= 6 for spelling in _spellings(secret)}
         self._secrets = tuple(sorted(spelled, key=len, reverse=True))
         self._secrets_encoded = tuple(secret.encode(errors="surrogatepass") for secret in self._secrets)
         self.classed: dict[str, _Classed] | None = None
+        self.known = Variants()
+        for secret in given:
+            if len(secret) >= _KNOWN_SECRET_FROM:
+                self.known.add("secret", secret, anywhere=True)
+        self.known.settle()
+        self.secret_variants = self.known
 
     def for_run(self) -> Redactor:
         """A redactor for one run: what a declared field has held in it is concealed wherever else it stands in the run."""
         own = copy(self)
         own.classed = {}
+        own.known = self.known.copy()
         return own
 
     def note(self, kind: str, value: Json) -> None:
@@ -209,6 +220,12 @@ class Redactor:
             return
         expression = _compile(rf"(?:^|[^\pL\pN])({_escape(value)})(?:[^\pL\pN]|$)")
         self.classed[value] = _Classed(encoded=value.encode(), kind=kind, expression=expression)
+        self.known.add(kind, value)
+
+    def detected(self, kind: str, value: str) -> None:
+        """A value that a detector has found in the run: it is known again in other spellings as well."""
+        if self.classed is not None:
+            self.known.add(kind, value)
 
     def noted(self) -> Iterable[_Classed]:
         return self.classed.values() if self.classed else ()
@@ -231,8 +248,8 @@ class Redactor:
         """Whether one of the gateway's own credentials stands anywhere in a value."""
         if not self._secrets:
             return False
-        text = encode(value).decode()
-        return any(secret in text for secret in self._secrets)
+        data = encode(value)
+        return any(secret in data for secret in self._secrets_encoded) or self.secret_variants.stand_in(data)
 
     def without_credentials(self, value: Json) -> Json:
         """A value with every credential of the gateway replaced, and nothing else."""
@@ -270,6 +287,8 @@ class Redactor:
         if b"\\" in data or any(secret in data for secret in self._secrets_encoded):
             return False
         if self.classed and any(classed.encoded in data for classed in self.classed.values()):
+            return False
+        if self.known.stand_in(data):
             return False
         return _CANDIDATES.search(data) is None and not _may_be_encoded(data)
 
@@ -331,6 +350,13 @@ class _Pass:
             text = data.decode() if at else text
         return text
 
+    def without_variants(self, text: str, known: Variants) -> str:
+        """A text in which no value that is known stands in another spelling."""
+        found = known.found(text) if known else []
+        for span in reversed(found):
+            text = text[: span.start] + self._conceal(span.kind, text[span.start : span.end]) + text[span.end :]
+        return text
+
     def text(self, text: str) -> str:
         # What is concealed may bring to light what stood around it: until nothing more is found.
         for _ in range(_MOST_PASSES):
@@ -361,7 +387,7 @@ class _Pass:
         return given
 
     def _found(self, text: str) -> str:
-        text = self.without_classed(self.without_secrets(text))
+        text = self.without_variants(self.without_classed(self.without_secrets(text)), self._redactor.known)
         data = text.encode(errors="replace")
         if len(text) >= _SHORTEST and _CANDIDATES.search(data) is not None:
             for detector in _DETECTORS:
@@ -378,6 +404,9 @@ class _Pass:
             length = detector.accepted(found) if detector.accepted else len(found)
             if length:
                 pieces += data[kept:start], self._conceal(detector.kind, found[:length]).encode()
+                if detector is not _DETECTORS[-1]:
+                    # What only its surroundings betray may be any word: `password: expired`.
+                    self._redactor.detected(detector.kind, found[:length])
                 kept = at = start + len(found[:length].encode())
             else:
                 # What begins here is nothing; what begins within it may be something.
@@ -441,7 +470,7 @@ class _CredentialsOnly(_Pass):
     __slots__ = ()
 
     def text(self, text: str) -> str:
-        return self.without_secrets(text)
+        return self.without_variants(self.without_secrets(text), self._redactor.secret_variants)
 
 
 class _ClassesOnly(_Pass):

@@ -1,7 +1,9 @@
-"""Enabling and disabling principals, on the register."""
+"""Enabling and disabling principals, and revoking keys, on the register."""
 
 from __future__ import annotations
 
+from remit.errors import IdentityError
+from remit.identity.keys import KeyRing
 from remit.identity.people import People
 from remit.identity.principals import Principals
 from remit.journal.events import Draft, EventType
@@ -18,8 +20,9 @@ class Administration:
     """Changes who may act for one tenant. Whoever can run it may; who says who they are is on record by name."""
 
     def __init__(
-        self, *, principals: Principals, register: Register, redactor: Redactor, people: People, clock: Clock
+        self, *, principals: Principals, keys: KeyRing, register: Register, redactor: Redactor, people: People, clock: Clock
     ) -> None:
+        self._keys = keys
         self._principals = principals
         self._register = register
         self._redactor = redactor
@@ -38,12 +41,32 @@ class Administration:
         """Let it act again. Raises as `disable` does."""
         await self._change(principal, self._principals.enabling(principal, self._clock()), token, reason)
 
+    async def revoke(self, start: str, *, token: str | None = None, reason: str = "") -> tuple[str, str]:
+        """Revoke a key that signs tokens, named by its id or the start of it; its id, and that of the one that signs now.
+
+        It is on the register before: should the process end in between, `remit verify` finds what the key still lets in.
+        Raises `IdentityError` (`token_unknown_key`, and as `disable` does for the token), `StorageError`.
+        """
+        known = [str(key["kid"]) for key in self._keys.public_jwks(self._clock())["keys"]]
+        found = [kid for kid in known if kid.startswith(start)] if start else []
+        if len(found) != 1:
+            wrong = "no key of the ring" if not found else "more than one key of the ring"
+            raise IdentityError(f"{wrong} begins so; there are {', '.join(known)}", code="token_unknown_key")
+        by, actor = self._who(token)
+        body = {"key": found[0], "by": by, "reason": self._redactor.text(reason)}
+        draft = Draft(type=EventType.KEY_REVOKED, actor=actor, refs={"key": found[0]}, body=body)
+        await self._register.append(draft, by=None if token is None else by)
+        return found[0], self._keys.revoke(found[0])
+
+    def _who(self, token: str | None) -> tuple[str, str]:
+        """Who it is by, and how a header names them: it holds nothing personal."""
+        if token is None:
+            return SYSTEM, SYSTEM
+        by = self._people.holder(token, SCOPE, self._clock()).principal
+        return by, self._redactor.pseudonym("person", by)
+
     async def _change(self, principal: str, statement: Statement, token: str | None, reason: str) -> None:
-        by = SYSTEM
-        if token is not None:
-            by = self._people.holder(token, SCOPE, self._clock()).principal
-        # A header holds nothing personal.
-        actor = by if token is None else self._redactor.pseudonym("person", by)
+        by, actor = self._who(token)
         body = {
             "principal": principal,
             "enabled": bool(statement.params["enabled"]),

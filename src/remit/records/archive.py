@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from remit.contracts.project import Project
-from remit.errors import RunError
+from remit.errors import ConfigError, RecordError, RunError, StorageError
 from remit.identity.people import People
 from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, Event, EventType
@@ -28,6 +28,9 @@ from remit.values import Json
 
 SCOPE = "record:manage"
 """What a person's token must hold."""
+
+EVERY = "any"
+"""The status that policy is told of where all runs of a contract are meant."""
 
 _RUNS, _KEYS, _CASES = schema.runs.c, schema.run_keys.c, schema.cases.c
 
@@ -142,7 +145,7 @@ class Archive:
             contract=contract,
             tenant=self.tenant,
             region=self._project.project.region,
-            status="any",
+            status=EVERY,
         )
 
     @property
@@ -175,9 +178,41 @@ class Archive:
         person = self._people.holder(token, SCOPE, self.journal.clock())
         return Purpose(deed=deed, person=person, reason=reason, classes=frozenset(classes))
 
-    def policy(self) -> RecordPolicy:
-        """The project's `record.cedar`. Raises `ConfigError`."""
-        return RecordPolicy.load(self._project)
+    async def permit(self, purpose: Purpose, runs: Sequence[RunFacts], events: Sequence[Event] = ()) -> None:
+        """See that this may be done to each of the runs; a denial is on the register before it is said.
+
+        `events`: those of the run, where there is one; the reason is redacted by them. Raises `RecordError` (code
+        `record_denied`, also where the denial can't be recorded) and, `ConfigError` where there is no sound `record.cedar`.
+        """
+        said = self.about(purpose, events)
+        for run in runs:
+            policy = await self.policy_for(said, run)
+            refused = policy.refusal(purpose, run)
+            if refused is not None:
+                await self.denied(said, [(run, refused)])
+                raise RecordError(refused, code="record_denied")
+
+    async def policy_for(self, purpose: Purpose, run: RunFacts) -> RecordPolicy:
+        """The project's `record.cedar`. Where there is none, or a wrong one, nobody may do anything: a denial as well."""
+        try:
+            return RecordPolicy.load(self._project)
+        except ConfigError as error:
+            await self.denied(purpose, [(run, error.message.split("\n")[0])])
+            raise
+
+    async def denied(self, purpose: Purpose, refused: Sequence[tuple[RunFacts, str]]) -> None:
+        """Put on record to which runs something may not be done, and why. Raises `RecordError` where that can't be."""
+        drafts: list[Draft] = []
+        for run, why in refused:
+            body = {"deed": purpose.deed, "run": run.run, "why": self.redactor.text(why), "classes": sorted(purpose.classes)}
+            # What goes for all runs of a contract is about none of them.
+            refs = {} if run.status == EVERY else {"run": run.run}
+            drafts.append(self.draft(EventType.DEED_DENIED, purpose, body, **refs))
+        try:
+            await self.register.append(*drafts)
+        except StorageError as error:
+            said = f"{refused[0][1]}; and that can't be put on record: {error.message}"
+            raise RecordError(said, code="record_denied") from error
 
     def about(self, purpose: Purpose, events: Iterable[Event]) -> Purpose:
         """The same, with a reason in which nothing stands that is concealed in a run, these being its events."""

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from remit.errors import StorageError
-from remit.journal.events import Draft, EventType
+from remit.journal.events import Draft, Event, EventType
 from remit.records.archive import Archive, StoredRun
 from remit.records.destroying import Candidate, Destroyed, Refusal, destroy, judged
 from remit.records.holds import Holding
-from remit.records.policy import Purpose, RecordPolicy
+from remit.records.policy import Purpose, RecordPolicy, RunFacts
 from remit.records.record_cedar import Deed
 from remit.records.subjects import data_subject
 from remit.storage import rows
@@ -22,6 +22,13 @@ from remit.storage.writer import Statement
 
 Progress = Callable[[int, int], None]
 """Told how many of how many runs were searched."""
+
+Deny = Callable[[RunFacts, Sequence[Event], str], None]
+"""Told of each run that policy keeps, with its events and why."""
+
+
+def _untold(_facts: RunFacts, _events: Sequence[Event], _why: str) -> None:
+    """It is on record already."""
 
 
 class Erasure:
@@ -54,25 +61,45 @@ class Erasure:
             await asyncio.sleep(0)
         return found, damaged
 
-    def plan(self, runs: Sequence[StoredRun], *, token: str, reason: str) -> list[Candidate]:
-        """What would be erased now, and why the rest would not. Raises what the token and `record.cedar` raise."""
-        purpose = self._archive.purpose(Deed.ERASE, token=token, reason=reason)
-        refusal = self._refusal(purpose, self._archive.policy())
-        return judged(self._archive, runs, refusal, self._archive.register.events())
+    async def plan(self, runs: Sequence[StoredRun], *, token: str, reason: str) -> list[Candidate]:
+        """What would be erased now, and why the rest would not; what `record.cedar` denies is on the register.
+
+        Raises what the token and `record.cedar` raise.
+        """
+        archive = self._archive
+        purpose = archive.purpose(Deed.ERASE, token=token, reason=reason)
+        if not runs:
+            return []
+        return await self._judged(runs, purpose, await archive.policy_for(purpose, archive.every_run_of(runs[0].contract)))
 
     async def erase(self, runs: Sequence[StoredRun], *, token: str, reason: str) -> Destroyed:
         """Erase those of the runs that nothing speaks against. Raises as `plan` and `destroy` do."""
         archive = self._archive
         purpose = archive.purpose(Deed.ERASE, token=token, reason=reason)
+        if not runs:
+            return Destroyed(runs=[])
+        policy = await archive.policy_for(purpose, archive.every_run_of(runs[0].contract))
+        await self._judged(runs, purpose, policy)
 
         def destruction(run: StoredRun) -> tuple[Draft, Sequence[Statement]]:
             return erasing(archive, run, archive.about(purpose, archive.events(run.run)))
 
-        return await destroy(
-            archive, runs, self._refusal(purpose, archive.policy()), destruction, by=purpose.person.principal
-        )
+        return await destroy(archive, runs, self._refusal(purpose, policy), destruction, by=purpose.person.principal)
 
-    def _refusal(self, purpose: Purpose, policy: RecordPolicy) -> Refusal:
+    async def _judged(self, runs: Sequence[StoredRun], purpose: Purpose, policy: RecordPolicy) -> list[Candidate]:
+        """What would become of each run; that policy keeps one is put on record."""
+        archive = self._archive
+        denied: list[tuple[Purpose, RunFacts, str]] = []
+
+        def deny(facts: RunFacts, events: Sequence[Event], why: str) -> None:
+            denied.append((archive.about(purpose, events), facts, why))
+
+        found = judged(archive, runs, self._refusal(purpose, policy, deny), archive.register.events())
+        for said, facts, why in denied:
+            await archive.denied(said, [(facts, why)])
+        return found
+
+    def _refusal(self, purpose: Purpose, policy: RecordPolicy, deny: Deny = _untold) -> Refusal:
         def refusal(run: StoredRun, holding: Holding) -> str:
             if not run.has_body:
                 return "it is erased already"
@@ -82,7 +109,11 @@ class Erasure:
             hold = holding.keeps(run, lambda: events)
             if hold is not None:
                 return f"`{hold.hold}` holds it"
-            return policy.refusal(purpose, self._archive.facts(run, events)) or ""
+            facts = self._archive.facts(run, events)
+            why = policy.refusal(purpose, facts) or ""
+            if why:
+                deny(facts, events, why)
+            return why
 
         return refusal
 

@@ -7,7 +7,7 @@ or by subject also holds the runs that come later.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -62,7 +62,7 @@ class Holds:
         archive = self._archive
         purpose = archive.purpose(Deed.HOLD, token=token, reason=reason)
         subject = data_subject(what, archive.redactor, tuple(archive.people)) if scope is HoldScope.SUBJECT else None
-        archive.policy().check(purpose, self._affected(scope, what))
+        await archive.permit(purpose, self._affected(scope, what))
         hold = LegalHold(
             hold=f"hold-{uuid.uuid4().hex[:8]}",
             scope=scope,
@@ -89,18 +89,18 @@ class Holds:
         """
         archive = self._archive
         purpose = archive.purpose(Deed.HOLD, token=token, reason=reason)
-        policy = archive.policy()
+        meant = _found(self.list(), start)
+        await archive.permit(purpose, self._affected(meant.scope, meant.what))
 
         def decide(known: Sequence[Event]) -> Recording[LegalHold]:
-            hold = _found(standing(known), start)
-            policy.check(purpose, self._affected(hold.scope, hold.what))
+            hold = _found(standing(known), meant.hold)
             refs = {"hold": hold.hold, **({"run": hold.what} if hold.scope is HoldScope.RUN else {})}
             draft = archive.draft(EventType.HOLD_LIFTED, purpose, {"hold": hold.hold}, **refs)
             return Recording(value=hold, drafts=[draft])
 
         return await archive.register.change(decide, by=purpose.person.principal)
 
-    def _affected(self, scope: HoldScope, what: str) -> Iterable[RunFacts]:
+    def _affected(self, scope: HoldScope, what: str) -> Sequence[RunFacts]:
         """The runs that policy is asked about: where there are more to come, what all of them have in common."""
         archive = self._archive
         match scope:

@@ -11,7 +11,7 @@ nobody is shown, or has erased, what was done for themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cedarpy
@@ -22,7 +22,7 @@ from remit.contracts.document import Unreadable, read_text
 from remit.contracts.problems import Problem, ProjectInvalid
 from remit.contracts.project import Project
 from remit.contracts.subject import Known
-from remit.errors import ConfigError, RecordError
+from remit.errors import ConfigError
 from remit.identity.principals import Person
 from remit.policy.annotations import Rule, read_rules
 from remit.records.record_cedar import ALWAYS, FILE, PERSON, ROLE, RUN, Deed, example, read_record_rules
@@ -76,13 +76,6 @@ class RecordPolicy:
                 Problem(file=FILE, line=each.line, message=each.message, suggestion=each.suggestion) for each in wrong
             )
         return cls(rules)
-
-    def check(self, purpose: Purpose, runs: Iterable[RunFacts]) -> None:
-        """Raises `RecordError` (code `record_denied`) where this may not be done to one of the runs."""
-        for run in runs:
-            refused = self.refusal(purpose, run)
-            if refused is not None:
-                raise RecordError(refused, code="record_denied")
 
     def refusal(self, purpose: Purpose, run: RunFacts) -> str | None:
         """Why this may not be done to a run; `None` where it may."""

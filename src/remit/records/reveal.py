@@ -71,7 +71,7 @@ class Reveals:
             )
         originals = _originals(run, chosen, erased=not stored.has_body)
         purpose = archive.purpose(Deed.REVEAL, token=token, reason=reason, classes=originals.classes)
-        archive.policy().check(purpose, [archive.facts(stored, events)])
+        await archive.permit(purpose, [archive.facts(stored, events)], events)
         if originals.found:
             body = {
                 "run": run,

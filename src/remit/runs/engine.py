@@ -334,6 +334,8 @@ class Engine:
             on_behalf_of=body["on_behalf_of"],
             opened_at=opened.header.at,
         )
+        # What is found in the request is known in the run; `fold` sees to what its calls have held.
+        state.redactor.redact(body["request"])
         folded = fold(events, state)
         folded.lease = lease
         return folded, program

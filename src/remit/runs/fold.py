@@ -145,17 +145,20 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             pass  # what was retrieved is the result of the call, which is recorded beside it
         case (
             EventType.PRINCIPAL_CHANGED
+            | EventType.KEY_REVOKED
             | EventType.RELEASE_APPROVED
             | EventType.RUN_ERASED
             | EventType.ORIGINALS_DROPPED
             | EventType.HOLD_PLACED
             | EventType.HOLD_LIFTED
             | EventType.VALUE_REVEALED
+            | EventType.DEED_DENIED
             | EventType.RUN_REPLAYED
             | EventType.RECORD_EXPORTED
             | EventType.DOCUMENT_ADDED
             | EventType.DOCUMENT_RECALLED
             | EventType.DOCUMENT_FORGOTTEN
+            | EventType.RECORD_COMPARED
         ):
             raise corrupt_run(event)
         case never:

@@ -17,6 +17,7 @@ from types import MappingProxyType, ModuleType
 import jsonschema_rs
 
 from remit.errors import ConfigError
+from remit.tools.changes import ChangeLog
 from remit.tools.schemas import Schema, nodes_at, paths, walk
 from remit.tools.source import FileLoader, source_digest
 from remit.tools.spec import TOOL_NAME, Effect, Idempotency, Tool, ToolSpec
@@ -209,6 +210,21 @@ def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
     if problems:
         raise ConfigError("\n".join(problems))
     return MappingProxyType({name: _with_source(*found[name]) for name in sorted(found)})
+
+
+def load_change_logs(modules: Sequence[str], folder: Path) -> Mapping[str, ChangeLog]:
+    """The change logs that the modules offer, by the connection that they read; see `load_tools`. Raises `ConfigError`."""
+    found: dict[str, ChangeLog] = {}
+    tools = load_tools(modules, folder)
+    for entry in modules:
+        for log in {id(item): item for item in vars(_load(entry, folder)).values() if isinstance(item, ChangeLog)}.values():
+            if log.connection in found:
+                raise ConfigError(f"{entry}: the changes of `{log.connection}` are listed by another module already; take one out")
+            for name in log.traces:
+                if name not in tools:
+                    raise ConfigError(f"{entry}: the changes of `{log.connection}` name tool `{name}`{closest(name, tools)}")
+            found[log.connection] = log
+    return MappingProxyType(found)
 
 
 def _with_source(tool: Tool, _entry: str, module: ModuleType) -> Tool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -36,7 +36,7 @@ def undone_by(name: str) -> str:
     return name.removeprefix(PREFIX).partition("!")[0] if name.startswith(PREFIX) else ""
 
 
-Permit = Callable[[str, str, str], str]
+Permit = Callable[[str, str, str], Awaitable[str]]
 """`(run, token, reason)` → the principal of the person whose token it is, if they may undo that run; raises otherwise."""
 
 
@@ -141,7 +141,7 @@ class Undoing:
         Objects are located for it, and nothing is changed. `token` is a person's who may undo the run. Raises as `undo`
         does.
         """
-        person = self._permit(run, token, reason)
+        person = await self._permit(run, token, reason)
         plan = self._programs.plan(run)
         _check_steps(plan, overwrite)
         program = self._programs.program(plan, overwrite)
@@ -158,7 +158,7 @@ class Undoing:
         Asked again before it has ended, it goes on with the same undo; afterwards, it plans anew. Raises `RunError`
         (`run_open`, `erased`, `nothing_to_undo`, `step_unknown`), and what `Permit` raises for whoever may not.
         """
-        person = self._permit(run, token, reason)
+        person = await self._permit(run, token, reason)
         plan = self._programs.plan(run)
         _check_steps(plan, overwrite)
         if not plan.calls:

@@ -13,7 +13,7 @@ what became of it, and `note` and `create` may be called again with the same key
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -78,6 +78,7 @@ class RoundupClient:
     """
 
     def __init__(self, url: str, credentials: Credentials, bounds: Bounds | None = None) -> None:
+        self.username = credentials.username
         self._transport = Transport(url, credentials, bounds or Bounds())
         # Tokens of creations whose outcome is unknown, by key: used again, the tracker itself refuses the second.
         self._post_tokens: dict[str, str] = {}
@@ -235,6 +236,27 @@ class RoundupClient:
         """
         answer = await self._transport.read(f"issue/{issue_id(issue)}/@history", HistoryCollection, [COMPACT])
         return tuple(to_history(entry) for entry in answer.collection)
+
+    async def active_since(self, stamp: str, limit: int = MAX_LIMIT) -> AsyncIterator[list[tuple[int, str]]]:
+        """Pages of issues with some activity from then on: number and `extkey`, in the order of their numbers.
+
+        An issue that is changed meanwhile stays among them, so no page skips one. `stamp`: a date as Roundup writes it;
+        `limit`: how many issues a page has.
+        """
+        fields = [("@fields", "extkey"), ("@sort", "id"), ("activity", f"{stamp};"), COMPACT]
+        number, read = 1, 0
+        while True:
+            page = [("@page_size", str(limit)), ("@page_index", str(number))]
+            answer = await self._transport.read("issue", IssueCollection, [*fields, *page])
+            yield [(int(item.id), item.extkey or "") for item in answer.collection if item.id]
+            number, read = number + 1, read + len(answer.collection)
+            if not answer.collection or read >= answer.total:
+                return
+
+    async def keys_of(self, messages: Sequence[int]) -> dict[int, str]:
+        """The idempotency keys of those of these messages that were written with one, by the message's id."""
+        found = (await self._notes(messages)).values()
+        return {note.id: note.key for note in found if note.key is not None}
 
     async def snapshot(self) -> tuple[Issue, ...]:
         """Every issue with every property and its notes, in the order of their numbers: one request, then one for each

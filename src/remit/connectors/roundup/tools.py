@@ -14,6 +14,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 from msgspec import Meta, Struct
 
+from remit.connectors.roundup.changes import PROPERTIES, TRACES, read_changes
 from remit.connectors.roundup.client import CLOSED, DUPLICATE, OPEN, RoundupClient
 from remit.connectors.roundup.compensations import (
     left_by_closing,
@@ -25,6 +26,7 @@ from remit.connectors.roundup.compensations import (
 from remit.connectors.roundup.model import Issue, IssuePage, Value
 from remit.connectors.roundup.transport import Credentials
 from remit.errors import ToolFailed
+from remit.tools.changes import ChangeLog
 from remit.tools.decorator import to_json, tool
 from remit.tools.spec import (
     Compensation,
@@ -70,10 +72,6 @@ ON_ISSUES: OnIssues = {
     "resource_kind": "Issue",
     "resource_attributes": ISSUE_ATTRIBUTES,
 }
-
-PROPERTIES = {"category": "category", "priority": "priority", "assignee": "assignedto"}
-"""What the tools call a property → what Roundup calls it."""
-
 
 class IssueFilters(TypedDict, total=False):
     """What issues must have.
@@ -188,6 +186,9 @@ def connect(connection: Connection) -> RoundupClient:
     """A client for a connection of `remit.toml`. Raises `ConfigError`."""
     credentials = Credentials(username=connection.user, password=connection.secret.reveal())
     return RoundupClient(connection.url, credentials)
+
+
+CHANGES = ChangeLog(connection="tracker", connect=connect, read_changes=read_changes, traces=TRACES)
 
 
 def _client(ctx: ToolContext) -> RoundupClient:

@@ -7,7 +7,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount
-from remit.gate.call import Call, RunState
+from remit.gate.call import Call, RunState, Stopped
 from remit.gate.verdicts import Deny, Reject
 from remit.limits.meters import Quantity
 from remit.policy.decision import Forbidden, MustHold, Permitted, Undecided
@@ -15,7 +15,7 @@ from remit.policy.facts import Facts
 from remit.values import ValueRefused
 
 
-def permitted(call: Call, run: RunState) -> Call | Deny | Reject:
+def permitted(call: Call, run: RunState) -> Call | Stopped | Deny | Reject:
     assert call.tool is not None
     assert call.claims is not None
     if call.action and call.action.only.fields and (lacking := call.claims.lacks(call.proposal.tool, call.fields)):
@@ -29,11 +29,13 @@ def permitted(call: Call, run: RunState) -> Call | Deny | Reject:
         case Permitted() | MustHold() as decision:
             return replace(call, decision=decision, read=decided.read)
         case Forbidden() as forbidden:
-            return Deny(code="forbidden", message="; ".join(forbidden.reasons), rules=forbidden.rules)
+            deny = Deny(code="forbidden", message="; ".join(forbidden.reasons), rules=forbidden.rules)
         case Undecided() as undecided:
-            return Deny(code="policy_ambiguous", message="; ".join(undecided.errors))
+            deny = Deny(code="policy_ambiguous", message="; ".join(undecided.errors))
         case never:
             assert_never(never)
+    # What it was decided from is recorded as for a call that may go on: only so can a denial be decided again.
+    return Stopped(call=replace(call, read=decided.read), verdict=deny)
 
 
 def _facts(call: Call, run: RunState) -> Facts:
