@@ -37,12 +37,15 @@ def shop(tmp_path: Path) -> Path:
     blocks: dict[str, list[str]] = {}
     for language, text in _BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         blocks.setdefault(language, []).append(text)
-    contract, cases = blocks["yaml"]
+    # What the page says of a contract beside the first block is what the same contract may say as well.
+    contract, *more = [text for text in blocks["yaml"] if "expect:" not in text]
+    [cases] = [text for text in blocks["yaml"] if "expect:" in text]
+    [tools] = [text for text in blocks["python"] if "@tool" in text]
     home = tmp_path / "contracts" / "refunds"
     for path, text in {
         tmp_path / "remit.toml": PROJECT,
-        tmp_path / "tools" / "shop.py": blocks["python"][0],
-        home / "contract.yaml": contract,
+        tmp_path / "tools" / "shop.py": tools,
+        home / "contract.yaml": "\n".join([contract, *more]),
         home / "policy.cedar": blocks["cedar"][0],
         home / "policy_tests.yaml": cases,
         home / "schemas" / "request.json": blocks["json"][0],

@@ -21,6 +21,7 @@ from remit.contracts.project import Project
 from remit.contracts.project_file import ModelSection
 from remit.contracts.rules import contract_problems
 from remit.contracts.rules_input import untrusted_input_is_there
+from remit.contracts.rules_prefetch import prefetches_ask_for_what_is_there
 from remit.contracts.rules_schedule import schedules_meet_the_input
 from remit.contracts.subject import Known, Subject, entry_point, rule_names
 from remit.contracts.wording import check_shape
@@ -194,6 +195,7 @@ def read_contract(folder: Path, project: Path, known: Known, tools: Mapping[str,
         *home.problems,
         *contract_problems(subject),
         *(untrusted_input_is_there(subject, schemas["input"]) if "input" in schemas else ()),
+        *(prefetches_ask_for_what_is_there(subject, schemas["input"]) if "input" in schemas else ()),
         *(schedules_meet_the_input(subject, schemas["input"]) if "input" in schemas else ()),
     ]
     return ReadContract(subject=subject, files=files, schemas=schemas, problems=tuple(problems))

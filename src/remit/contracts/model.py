@@ -54,6 +54,15 @@ class Autonomy(StrEnum):
     """Carried out without asking anybody, as far as grants, policy and limits let it."""
 
 
+class Late(StrEnum):
+    """What becomes of a step whose time is spent."""
+
+    FAIL = "fail"
+    """The call fails with code `latency_spent`; the workflow may go on without it."""
+    ESCALATE = "escalate"
+    """The run is handed over to a person."""
+
+
 class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Closed: an unknown key is an error, never ignored."""
 
@@ -120,6 +129,10 @@ class Action(Base, frozen=True, kw_only=True):
     only: Only = Only()
     autonomy: Autonomy = Autonomy.AUTO
     approval: Approval | None = None
+    within: Duration | None = None
+    """How long one step of it may take, all attempts together; left out, as long as the tool's own time-outs allow."""
+    late: Late = Late.FAIL
+    """What happens when that is spent before a read has answered; a write is settled as after a time-out."""
     verify: list[str] = field(default_factory=list[str])
     """`rule:<name>` (a function of `workflow.py`) or `model:<name>`; each must agree before the call goes out."""
     limits: ActionLimits = ActionLimits()
@@ -143,6 +156,14 @@ class Fact(Base, frozen=True, kw_only=True):
     within: Duration | None = None
     outcome: str = "completed"
     """Which earlier calls count: completed, denied, rejected, held, failed, unknown, any."""
+
+
+class Prefetch(Base, frozen=True, kw_only=True):
+    """A read that is begun when the run is, so that its answer is there when it is asked for."""
+
+    tool: str
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Its arguments; a text such as `request.order` stands for that part of the request."""
 
 
 class Schedule(Base, frozen=True, kw_only=True):
@@ -231,6 +252,8 @@ class Contract(Base, frozen=True, kw_only=True):
     limits: Limits = Limits()
     per_person: Limits = Limits()
     """Limits for each person that a run acts on behalf of."""
+    prefetch: list[Prefetch] = field(default_factory=list[Prefetch])
+    """Reads that are begun when a run is; their tools say how long an answer is fresh."""
     priority: Urgency = Urgency.NORMAL
     """Which runs workers take first; a run that has waited a minute counts as one step more urgent."""
     at_once: Annotated[int, Meta(ge=1)] | None = None

@@ -17,6 +17,7 @@ from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.quantities import amount, duration_ms
 from remit.contracts.rules_actions import ACTION_RULES
 from remit.contracts.rules_facts import facts_refer_to_calls
+from remit.contracts.rules_prefetch import prefetched_reads_are_kept
 from remit.contracts.rules_schedule import schedules_can_come
 from remit.contracts.subject import Subject, entry_point, rule_names
 from remit.values import Path, ValueRefused, parse, show_path
@@ -333,6 +334,7 @@ RULES: Final[tuple[Rule, ...]] = (
     queue_is_declared,
     workflow_is_there,
     schedules_can_come,
+    prefetched_reads_are_kept,
     budget_has_room,
     money_is_of_one_currency,
     spend_is_in_dollars,

@@ -19,14 +19,14 @@ def untrusted_input_is_there(subject: Subject, schema: JsonSchema) -> Iterator[P
     known = sorted(set(_paths(schema, [schema])))
     for at, path in enumerate(subject.untrusted_input):
         place = ("untrusted_input", at)
-        if not _leads_somewhere(schema, path.split(".")):
+        if not leads_somewhere(schema, path.split(".")):
             hint = did_you_mean(path, known, "parts of a request")
             yield subject.error(place, f"the input schema has no {quoted(path)}", hint)
         elif path in subject.untrusted_input[:at]:
             yield subject.error(place, f"{quoted(path)} is named twice", "keep one")
 
 
-def _leads_somewhere(root: JsonSchema, parts: list[str]) -> bool:
+def leads_somewhere(root: JsonSchema, parts: list[str]) -> bool:
     nodes = _branches(root, root)
     for part in parts:
         nodes = [branch for node in nodes for child in _children(node, part) for branch in _branches(root, child)]

@@ -18,6 +18,7 @@ from remit.contracts.model import (
     Limits,
     ModelBinding,
     Owner,
+    Prefetch,
     Schedule,
     Slo,
     Style,
@@ -117,6 +118,7 @@ class Subject:
         self.actions: list[Action] = values.get("actions", [])
         self.models: dict[str, ModelBinding] = values.get("models", {})
         self.facts: dict[str, Fact] = values.get("facts", {})
+        self.prefetch: list[Prefetch] = values.get("prefetch", [])
         self.schedule: list[Schedule] = values.get("schedule", [])
         self.budget: Budget | None = values.get("budget")
         self.limits: Limits = values.get("limits", Limits())

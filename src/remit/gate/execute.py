@@ -12,15 +12,18 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from math import inf
 from traceback import format_exception
 from typing import TypeVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
+from remit.contracts.quantities import duration_ms
 from remit.errors import OutcomeUnknown, ToolError, ToolFailed
 from remit.gate.call import Call, RunState
 from remit.gate.context import ToolContexts
+from remit.gate.reads import Answer, Reads
 from remit.gate.verdicts import Carried, Completed, Failed, Unknown
 from remit.tools.source import place_of
 from remit.tools.spec import ANSWERED, Happened, Idempotency, Tool, ToolContext, Usage
@@ -48,6 +51,24 @@ class _Doubt(msgspec.Struct, frozen=True, kw_only=True):
     running: bool = False
 
 
+class _Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """The time that the contract gives a step: until when, by the event loop's clock, and how much that was in words."""
+
+    until_s: float
+    said: str
+
+    @classmethod
+    def of(cls, call: Call) -> _Budget:
+        within = call.action.within if call.action else None
+        if within is None:
+            return cls(until_s=inf, said="")
+        return cls(until_s=asyncio.get_running_loop().time() + duration_ms(within) / 1000, said=within)
+
+    @property
+    def left_s(self) -> float:
+        return self.until_s if self.until_s == inf else self.until_s - asyncio.get_running_loop().time()
+
+
 class _StillRunning(Exception):
     """The tool did not end when it was told to, nor in the time that it was given for that."""
 
@@ -58,6 +79,7 @@ class Executor:
     def __init__(self, contexts: ToolContexts, crash_point: CrashPoint) -> None:
         self._contexts = contexts
         self._crash_point = crash_point
+        self._reads = Reads()
 
     async def carry_out(self, call: Call, run: RunState, *, doubt: str = "") -> Carried:
         """Call the tool as often as its retry rule allows, and settle what is in doubt.
@@ -66,12 +88,24 @@ class Executor:
         """
         tool = call.tool
         assert tool is not None
+        if not tool.spec.is_write:
+            return await self._carry_out(call, run, doubt)
+        self._reads.forget(tool, run.authority.tenant)
+        try:
+            return await self._carry_out(call, run, doubt)
+        finally:
+            self._reads.forget(tool, run.authority.tenant)
+
+    async def _carry_out(self, call: Call, run: RunState, doubt: str) -> Carried:
+        tool = call.tool
+        assert tool is not None
         context = self._contexts.make(call, run)
+        budget = _Budget.of(call)
         attempt = 0
         while True:
             attempt += 1
             self._crash_point("before_effect")
-            tried = await self._try(call, run, context)
+            tried = await self._try(call, run, context, budget)
             self._crash_point("after_effect")
             if isinstance(tried, _Doubt):
                 tried = await self._settle(call, run, context, tried)
@@ -84,9 +118,10 @@ class Executor:
                     again, asked_ms = tried.retryable, tried.retry_after_ms
                 case never:
                     assert_never(never)
-            if not again or attempt == tool.spec.retry.attempts:
+            wait_s = _wait_s(tool, attempt, asked_ms)
+            if not again or attempt == tool.spec.retry.attempts or budget.left_s <= wait_s:
                 return await self._give_up(call, run, context, tried, doubt)
-            await asyncio.sleep(_wait_s(tool, attempt, asked_ms))
+            await asyncio.sleep(wait_s)
 
     async def recover(self, call: Call, run: RunState) -> Carried:
         """What became of a dispatched call whose outcome was never recorded; where that is safe, it is done (again).
@@ -185,15 +220,27 @@ class Executor:
             case never:
                 assert_never(never)
 
-    async def _try(self, call: Call, run: RunState, context: ToolContext) -> Completed | ToolFailed | _Doubt:
+    async def _answer(self, call: Call, run: RunState, context: ToolContext, patience_s: float) -> Answer:
+        tool = call.tool
+        assert tool is not None
+        if tool.spec.is_pure_read and (tool.spec.fresh_ms or tool.spec.hedge_ms):
+            return await self._reads.answer(call, run, lambda: _result_of(tool, context, call.args, patience_s))
+        return Answer(result=await _result_of(tool, context, call.args, patience_s))
+
+    async def _try(
+        self, call: Call, run: RunState, context: ToolContext, budget: _Budget
+    ) -> Completed | ToolFailed | _Doubt:
         tool = call.tool
         assert tool is not None
         pure = not tool.spec.is_write
+        patience_s = min(tool.spec.timeout_ms / 1000, budget.left_s)
         try:
-            result = await _result_of(tool, context, call.args)
+            answer = await self._answer(call, run, context, patience_s)
         except ToolFailed as error:
             return error
         except (OutcomeUnknown, TimeoutError) as error:
+            if pure and budget.left_s <= 0:
+                return ToolFailed(f"the step's {budget.said} are spent", code="latency_spent")
             if pure:
                 return ToolFailed(say(error), code="no_answer", retryable=True)
             return _Doubt(message=say(error), ended=getattr(error, "code", "") == ANSWERED)
@@ -203,20 +250,19 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the boundary: whatever a tool raises, the record goes on
             message = f"the tool broke: {broke(error, tool.function, run)}"
             return ToolFailed(message, code="tool_broke") if pure else _Doubt(message=message)
-        checked = _checked(tool, run, result)
+        checked = _checked(tool, run, answer.result)
         if isinstance(checked, Unknown):
             # It has returned, so that it has done whatever it did.
             return ToolFailed(checked.message, code=checked.code) if pure else _Doubt(message=checked.message, ended=True)
-        return checked
+        return replace(checked, source=answer.source)
 
 
-async def _result_of(tool: Tool, context: ToolContext, args: Json) -> Json:
+async def _result_of(tool: Tool, context: ToolContext, args: Json, patience_s: float) -> Json:
     """The tool's result, which may still come in the time that it is given to end after its time-out.
 
     Raises what the tool raises, `TimeoutError`, and `_StillRunning`. Cancelled, it waits in the same way, so that nobody
     takes the call up while it is still worked on here.
     """
-    patience_s = tool.spec.timeout_ms / 1000
     # Arguments of its own: what a tool does to them shows neither in what is recorded nor in the next attempt.
     task = asyncio.ensure_future(tool.function(context, decode(encode(args))))
     late = False

@@ -228,7 +228,7 @@ class Gate:
         assert call.tool is not None
         if isinstance(carried, Completed) and run.redactor.holds_credential(carried.result):
             # A system may say anything; what the gateway signs in with never gets as far as the agent.
-            carried = Completed(result=run.redactor.without_credentials(carried.result))
+            carried = replace(carried, result=run.redactor.without_credentials(carried.result))
         self._crash_point("before_outcome")
         latency_us = self._journal.clock() - started
         usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None

@@ -253,7 +253,7 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
         carried = replace(carried, message=run.redactor.text(carried.message))
     match carried:
         case Completed(result=result):
-            completed = _completed(call, run, result, usage, latency_us)
+            completed = _completed(call, run, carried, usage, latency_us)
             retrieved, statements = _retrieved(call, run, result)
             return Recording(value=carried, drafts=[*retrieved, completed], statements=statements)
         case Failed():
@@ -271,7 +271,8 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
             assert_never(never)
 
 
-def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, latency_us: int) -> Draft:
+def _completed(call: Call, run: RunState, completed: Completed, usage: Usage | None, latency_us: int) -> Draft:
+    result, source = completed.result, completed.source
     assert call.tool is not None
     shown = run.redactor.redact(result, call.tool.spec.field_classes, prefix="result").value
     return Draft(
@@ -279,7 +280,7 @@ def _completed(call: Call, run: RunState, result: Json, usage: Usage | None, lat
         actor=run.authority.principal,
         span=call.proposal.step,
         refs=_refs(call, run),
-        body={"tool": call.proposal.tool, "result": shown},
+        body={"tool": call.proposal.tool, "result": shown, **({"answered": source} if source else {})},
         sealed=None if shown is result else run.redactor.sealed(shown, {"result": result}),
         cost_microusd=usage.cost_microusd if usage else 0,
         tokens_in=usage.tokens_in if usage else 0,

@@ -49,9 +49,13 @@ Verdict = Allow | Reject | Deny | Hold | Defer
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
-    """It was carried out, and its result met the output schema and the postconditions."""
+    """It was carried out, and its result met the output schema and the postconditions.
+
+    `source`: `cache` or `second request` where the result of a read came from there.
+    """
 
     result: Json
+    source: str = ""
 
     @property
     def completed(self) -> bool:

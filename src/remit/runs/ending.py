@@ -82,7 +82,12 @@ async def _within_time(program: Program, folded: Folded, run: Run) -> Json:
     limit = asyncio.timeout(max(0, left_us) / 1e6)
     try:
         async with limit:
-            return await program.workflow(run, folded.request)
+            ahead = run.prefetch()
+            try:
+                return await program.workflow(run, folded.request)
+            finally:
+                # What was begun ahead and not asked for is over before the run is.
+                await asyncio.gather(*ahead, return_exceptions=True)
     except TimeoutError as error:
         if limit.expired():
             raise TimeOver from error

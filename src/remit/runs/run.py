@@ -12,10 +12,11 @@ import uuid as uuids
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import convert, to_builtins
 
+from remit.contracts.model import Late
 from remit.contracts.quantities import duration_ms
 from remit.errors import Diverged, RunError
 from remit.gate.call import Call, Proposal, RunState
@@ -189,6 +190,15 @@ class Run:
             raise failure
         return [item for item in ended if not isinstance(item, BaseException)]
 
+    def prefetch(self) -> list[asyncio.Task[Outcome]]:
+        """Begin the reads that the contract declares; their steps have names of their own, whatever the code does."""
+        begun: list[asyncio.Task[Outcome]] = []
+        for number, wanted in enumerate(self._folded.state.authority.contract.prefetch, start=1):
+            args = _from_request(wanted.args, self._folded.request)
+            if args is not None:
+                begun.append(asyncio.ensure_future(self._propose(wanted.tool, args, f"prefetch.{number}")))
+        return begun
+
     async def escalate(self, reason: str, *, draft: Json = None) -> Any:
         """End the run here: a case in the contract's queue asks a person to take over. Does not return."""
         state = self._folded.state
@@ -353,6 +363,9 @@ class Run:
         when = self._folded.state.authority.contract.escalate.when
         if outcome.code == "policy_ambiguous" and when.policy_ambiguous:
             await self.escalate(f"policy ambiguous: {outcome.message}")
+        action = self._folded.state.authority.actions.get(tool)
+        if outcome.code == "latency_spent" and action is not None and action.late is Late.ESCALATE:
+            await self.escalate(f"too slow: {outcome.message}")
         if outcome.code == "retries_exhausted" and when.retries_exhausted:
             await self.escalate(f"retries exhausted: {outcome.message}")
         raise NotCompleted(tool, outcome)
@@ -368,6 +381,21 @@ class Run:
         if floor is not None and confidence is not None and confidence < floor:
             await self.escalate(f"confidence {confidence / 1000:.3f} is below {floor / 1000:.3f}", draft=answer)
         return answer
+
+
+def _from_request(args: Mapping[str, Json], request: Json) -> dict[str, Json] | None:
+    """Arguments with the parts of the request that they name; `None` where it has no such part."""
+    found: dict[str, Json] = {}
+    for name, value in args.items():
+        part: Any = value
+        if isinstance(value, str) and value.startswith("request."):
+            part = request
+            for key in value.split(".")[1:]:
+                if not isinstance(part, dict) or key not in part:
+                    return None
+                part = cast("dict[str, Json]", part)[key]
+        found[name] = part
+    return found
 
 
 def _digest(args: Json) -> str:

@@ -95,6 +95,8 @@ class ToolOptions(TypedDict, total=False):
     written: str
     usage: str
     retrieves: str
+    fresh_ms: int
+    hedge_ms: int
     locate: Locate
     reconcile: Reconcile
     compensation: Compensation
@@ -448,6 +450,8 @@ def _build(name: str, effects: frozenset[Effect], options: ToolOptions, function
         written=options.get("written"),
         usage=options.get("usage"),
         retrieves=options.get("retrieves"),
+        fresh_ms=options.get("fresh_ms", 0),
+        hedge_ms=options.get("hedge_ms", 0),
     )
     locate = options.get("locate")
     built = Tool(

@@ -49,6 +49,7 @@ def problems_of(tool: Tool) -> Iterator[str]:
     """
     spec = tool.spec
     yield from _naming(spec)
+    yield from _speed(spec)
     yield from _closedness(spec)
     yield from _effects(tool)
     yield from _resource(tool)
@@ -64,6 +65,15 @@ def _naming(spec: ToolSpec) -> Iterator[str]:
         yield "there is no description; say in a docstring what the tool does, the agent reads it"
     if spec.timeout_ms < 1 or not 1 <= spec.retry.attempts <= 10 or spec.retry.backoff_ms < 0:
         yield "`timeout_ms` is at least 1, `retry.attempts` 1 to 10, `retry.backoff_ms` not negative"
+
+
+def _speed(spec: ToolSpec) -> Iterator[str]:
+    if spec.fresh_ms < 0 or spec.hedge_ms < 0:
+        yield "`fresh_ms` and `hedge_ms` are not negative"
+    if (spec.fresh_ms or spec.hedge_ms) and not spec.is_pure_read:
+        yield "`fresh_ms` and `hedge_ms` are for tools that only read; what changes or sends something is done anew, once"
+    if spec.hedge_ms and spec.hedge_ms >= spec.timeout_ms:
+        yield f"`hedge_ms` is {spec.hedge_ms}, and by then the call is over; let it be less than `timeout_ms`"
 
 
 def _closedness(spec: ToolSpec) -> Iterator[str]:

@@ -195,6 +195,8 @@ class ToolSpec:
     `usage`: dotted result path of a `Usage`, where a call costs money to make (models do).
     `retrieves`: result field with the list of passages that a call retrieves, each with `chunk`, `document`, `version`,
     `hash` and its own `label`: what is `untrusted:…` counts as that, and which run has read what can be looked up.
+    `fresh_ms`: how long an answer of a pure read may be given again, to the same principal for the same person.
+    `hedge_ms`: after how long a pure read is asked for a second time, beside the first; the first answer counts.
     """
 
     name: str
@@ -215,6 +217,8 @@ class ToolSpec:
     written: str | None = None
     usage: str | None = None
     retrieves: str | None = None
+    fresh_ms: int = 0
+    hedge_ms: int = 0
 
     @cached_property
     def input_validator(self) -> jsonschema_rs.Draft202012Validator:
@@ -248,6 +252,8 @@ class ToolSpec:
             "quantities": [self.money, self.rows, self.written, self.usage],
             # Left out where there is nothing to say, so that the digests of other tools stay what they were.
             **({} if self.retrieves is None else {"retrieves": self.retrieves}),
+            **({} if not self.fresh_ms else {"fresh_ms": self.fresh_ms}),
+            **({} if not self.hedge_ms else {"hedge_ms": self.hedge_ms}),
         }
 
     @cached_property
@@ -298,6 +304,8 @@ def spec_from(plain: Mapping[str, Any]) -> ToolSpec:
         written=written,
         usage=usage,
         retrieves=plain.get("retrieves"),
+        fresh_ms=plain.get("fresh_ms", 0),
+        hedge_ms=plain.get("hedge_ms", 0),
     )
 
 
