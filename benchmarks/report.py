@@ -51,6 +51,8 @@ def record_reach(found: dict[str, Any]) -> list[dict[str, Any]]:
         whole, growth = [*there["variants"].values()][-1], there["growth"]
         made.append(_goal(f"the record, 64 writers, {name}", "events/s", whole["at_once"]["per_s"], at_least=EVENTS_PER_S))
         made.append(_goal(f"the record verified, {name}", "events/s", there["verified"]["per_s"], at_least=VERIFIED_PER_S))
+        if len(growth) < 2:
+            continue
         grown = f"an event at {growth[-1]['events']:,.0f} over one at {growth[0]['events']:,.0f}, {name}"
         made.append(_goal(grown, "times", growth[-1]["wall_us"] / growth[0]["wall_us"], at_most=GROWN))
     return made
