@@ -89,7 +89,7 @@ _add(RUN, "submit", runs.submit, "remit submit it-tickets '{\"issue\": 12}' --pr
 _add(RUN, "worker", workers.worker, "remit worker --once", "remit worker --at-once 32")
 _add(RUN, "serve", workers.serve, "remit serve --listen 0.0.0.0:8780")
 _add(RUN, "runs", runs.list_runs, "remit runs --outcome held", "remit runs --last 100 --json")
-_add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425")
+_add(RUN, "show", runs.show, "remit show run-04257f75", "remit show 0425 --timeline")
 _add(
     RUN,
     "replay",

@@ -212,10 +212,16 @@ def list_runs(
         say(("no runs yet; start one with `remit run CONTRACT REQUEST`", "dim"))
 
 
-def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+def show(
+    run: RunArgument,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Draw where its time went.")] = False,
+    json: JsonTimesOption = False,
+    project: ProjectOption = None,
+) -> None:
     """Show a run as a story.
 
-    Each call with its arguments, where they came from, the decision, the rule, the outcome and the time.
+    Each call with its arguments, where they came from, the decision, the rule, the outcome and the time. With --timeline
+    a bar for each step, and which of them the run waited for.
     """
 
     async def use(remit: Remit) -> tuple[list[Event], Loss | None, str | None, int]:
@@ -227,6 +233,9 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
         return events, loss_of(remit, events), trouble_of(remit, found), remit.clock()
 
     events, loss, trouble, now = with_remit(project, use)
+    if timeline:
+        _print_timeline(events, json=json)
+        return
     if json:
         import msgspec
 
@@ -241,3 +250,14 @@ def show(run: RunArgument, json: JsonTimesOption = False, project: ProjectOption
     from remit.cli.story import Story
 
     print_lines(Story(events=events, now=now, width=width(), trouble=trouble, loss=loss).lines())
+
+
+def _print_timeline(events: list[Event], *, json: bool) -> None:
+    from remit.cli.timeline import timeline_lines, timeline_of
+
+    if json:
+        found = timeline_of(events)
+        bars = [asdict(bar) for bar in found.bars]
+        print_json({"active_us": found.active_us, "waited_us": found.waited_us, "steps": bars})
+    else:
+        print_lines(timeline_lines(events, width()))
