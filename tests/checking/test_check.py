@@ -1011,9 +1011,9 @@ PROJECT_RULES = [
     Wrong(
         "an unknown key",
         'kind = "llm"',
-        'kind = "llm"\ntemperature = 0',
+        'kind = "llm"\ntop_p = 1',
         16,
-        "key `temperature` is not known in `models.gpt`",
+        "key `top_p` is not known in `models.gpt`",
         "keys here: base_url",
     ),
     Wrong(

@@ -198,7 +198,7 @@ def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
     found: dict[str, _Found] = {}
     for entry in modules:
         try:
-            module = _load(entry, folder)
+            module = load_module(entry, folder)
         except ConfigError as error:
             problems.append(error.message)
             continue
@@ -257,7 +257,8 @@ def _line_of(module: ModuleType, name: str) -> str:
     return f":{said[-1]}" if said else ""
 
 
-def _load(entry: str, folder: Path) -> ModuleType:
+def load_module(entry: str, folder: Path) -> ModuleType:
+    """An importable module, or a `.py` file inside `folder`, under a name of its own. Raises `ConfigError`."""
     if not entry.endswith(".py"):
         return _import(entry)
     path = _inside(entry, folder)
