@@ -1014,7 +1014,7 @@ PROJECT_RULES = [
         'kind = "llm"\ntop_p = 1',
         16,
         "key `top_p` is not known in `models.gpt`",
-        "keys here: base_url",
+        "keys here: attempt_timeout",
     ),
     Wrong(
         "a missing key",

@@ -150,7 +150,7 @@ def models_are_complete(config: _Config) -> Iterator[Problem]:
             hint = "write `provider:name`, such as `openai:gpt-5-mini`"
             yield config.error((*path, "model"), f"{quoted(model.model)} names no provider", hint)
         yield from _secret(config, (*path, "secret"), model.secret)
-        yield from _function(config, (*path, "function"), model.function)
+        yield from _function(config, (*path, "function"), model)
         yield from _fallbacks(config, path, model)
         yield from _quantities(config, path, model)
         split = _split(model.base_url) if model.base_url is not None else None
@@ -185,9 +185,10 @@ def _model_keys(config: _Config, path: Path, model: ModelSection) -> Iterator[Pr
             )
 
 
-def _function(config: _Config, path: Path, reference: str | None) -> Iterator[Problem]:
-    if reference is None:
+def _function(config: _Config, path: Path, section: ModelSection) -> Iterator[Problem]:
+    if section.function is None:
         return
+    reference = section.function
     found = _FUNCTION.fullmatch(reference)
     if found is None:
         yield config.error(path, f"{quoted(reference)} names no function", "write it like `models/planner.py:plan`")

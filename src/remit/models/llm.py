@@ -69,7 +69,11 @@ class LanguageModel:
                 response = await model_request(
                     self._model, messages, model_settings=settings, model_request_parameters=parameters
                 )
-        return self._answer(response, names)
+        if getattr(response, "state", "complete") != "complete" or (streamed and response.finish_reason is None):
+            raise _cut_off(self._counted(response))
+        if response.finish_reason is None:
+            raise _broken(self._counted(response))
+        return self._answer(response, response.finish_reason, names)
 
     async def _stream(
         self, messages: Sequence[ModelMessage], settings: Any, parameters: Any, on_text: OnText, streamed: list[Any]
@@ -92,11 +96,9 @@ class LanguageModel:
             return {**self._settings, **cached}
         return self._settings
 
-    def _answer(self, response: ModelResponse, names: Mapping[str, str]) -> ModelAnswer:
+    def _answer(self, response: ModelResponse, reason: str, names: Mapping[str, str]) -> ModelAnswer:
         from pydantic_ai.messages import ToolCallPart
 
-        if response.finish_reason is None or getattr(response, "state", "complete") != "complete":
-            raise _cut_off(self._counted(response))
         calls: list[WantedCall] = []
         problem = ""
         for part in response.parts:
@@ -105,7 +107,7 @@ class LanguageModel:
                 args, wrong = _arguments(part.args)
                 problem = problem or (f"the arguments of the call of `{tool}`: {wrong}" if wrong else "")
                 calls.append(WantedCall(id=part.tool_call_id, tool=tool, args=args))
-        finish = _FINISHES.get(response.finish_reason, response.finish_reason)
+        finish = _FINISHES.get(reason, reason)
         details: Mapping[str, Any] = response.provider_details or {}
         said = details.get("refusal") if finish == "refusal" else None
         return self._counted(
