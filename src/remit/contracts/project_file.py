@@ -97,7 +97,7 @@ class ModelSection(Base, frozen=True, kw_only=True):
     """Models that are asked in its place, in this order, where it can't answer."""
     price: PriceSection | None = None
     """For an LLM: what it costs; left out, as the list of known prices says."""
-    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    attempts: Annotated[int, Meta(ge=1, le=5)] = 3
     """How often it is asked where it is away or busy, the first time included."""
     attempt_timeout: Duration | None = None
     """How long one attempt may take; left out, all of its share of the binding's `timeout`."""

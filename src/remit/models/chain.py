@@ -32,8 +32,7 @@ from remit.values import Json
 CORRECTIONS = 2
 """How often an answer is given back with what is wrong with it."""
 BACKOFF_S = 0.5
-"""The longest wait before the second attempt; doubled for each further one, up to `LONGEST_WAIT_S`."""
-LONGEST_WAIT_S = 8.0
+"""The longest wait before the second attempt; doubled for each further one, of which a circuit allows few."""
 
 T = TypeVar("T")
 Read = Callable[[ModelAnswer], T]
@@ -199,7 +198,7 @@ class FallbackChain:
     def _wait_s(self, failed: ModelFailed, attempt: int) -> float:
         if failed.retry_after_ms is not None:
             return failed.retry_after_ms / 1000
-        return self._pace.share() * min(BACKOFF_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
+        return self._pace.share() * BACKOFF_S * 2 ** (attempt - 1)
 
 
 def too_slow() -> ModelFailed:
