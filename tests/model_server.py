@@ -56,7 +56,7 @@ def said(answer: Any, **more: Any) -> Said:
     return Said(pieces=(answer if isinstance(answer, str) else json.dumps(answer),), **more)
 
 
-# OpenAI: POST /v1/chat/completions
+# OpenAI answers `/v1/chat/completions`.
 
 
 def openai(answer: Any) -> Reply:
@@ -74,14 +74,14 @@ def _openai(one: Said, *, stream: bool) -> Reply:
         "total_tokens": TOKENS_IN + TOKENS_OUT,
         "prompt_tokens_details": {"cached_tokens": one.cached},
     }
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"index": n, "id": each[0], "type": "function", "function": {"name": each[1], "arguments": each[2]}}
         for n, each in enumerate(one.calls)
     ]
     finish = _OPENAI_FINISH["tool_calls" if calls else one.finish]
     head = {"id": "c1", "created": 1, "model": OPENAI}
     if not stream:
-        message = {"role": "assistant", "content": one.text or None}
+        message: dict[str, Any] = {"role": "assistant", "content": one.text or None}
         message |= {"refusal": one.refusal} if one.refusal else {}
         message |= {"tool_calls": [{k: v for k, v in call.items() if k != "index"} for call in calls]} if calls else {}
         choice = {"index": 0, "message": message, "finish_reason": finish}
@@ -95,14 +95,14 @@ def _openai(one: Said, *, stream: bool) -> Reply:
         parts = [function["arguments"][:half], function["arguments"][half:]]
         deltas += [{"tool_calls": [begun]}]
         deltas += [{"tool_calls": [{"index": call["index"], "function": {"arguments": part}}]} for part in parts]
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"choices": [], "usage": usage})
     lines = [f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', **chunk})}\n\n" for chunk in chunks]
     return Reply(200, "".join([*lines, "data: [DONE]\n\n"]), Content_Type="text/event-stream")
 
 
-# Anthropic: POST /v1/messages
+# Anthropic answers `/v1/messages`.
 
 
 def anthropic(answer: Any) -> Reply:
@@ -151,7 +151,7 @@ def _anthropic(one: Said, *, stream: bool) -> Reply:
     return Reply(200, body, Content_Type="text/event-stream")
 
 
-# Google: POST /v1beta/models/<model>:generateContent, :streamGenerateContent
+# Google answers `/v1beta/models/<model>:generateContent` and `:streamGenerateContent`.
 
 
 _GOOGLE_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "refusal": "SAFETY"}

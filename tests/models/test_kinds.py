@@ -96,7 +96,7 @@ async def test_what_a_run_recorded_answers_the_same_run_again(tmp_path: Path, da
     async with Remit(shop.folder) as remit:
         async with remit.gate("desk").run({}) as run:
             first = [await run.propose("model:text", {"topic": "x"}) for _ in range(2)]
-        events = [(each.type.value, each.header.span, each.body) for each in remit.journal.reader.events(run.id)]
+        events = [(run.id, each.type.value, each.header.span, each.body) for each in remit.journal.reader.events(run.id)]
     (shop.folder / "answers.jsonl").write_text("".join(f"{line}\n" for line in recorded_calls(events)))
     toml = (shop.folder / "remit.toml").read_text()
     (shop.folder / "remit.toml").write_text(toml.partition("[models.main]")[0] + RECORDED)
@@ -309,9 +309,9 @@ async def test_contracts_bind_stand_ins_of_their_own(tmp_path: Path, database_ur
 
 
 def test_a_schema_with_definitions_of_its_own_is_a_part_of_the_results_schema() -> None:
-    from remit.models.forms import ValueForm
-
     import jsonschema_rs
+
+    from remit.models.forms import ValueForm
 
     validator = jsonschema_rs.Draft202012Validator(ValueForm(PLAN).output_schema)
     usage = {"cost_microusd": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def opened(folder: Path, database: str, sections: str, **more: Any) -> AsyncIterator[Remit]:
+async def opened(folder: Path, database: str, sections: str, **more: Any) -> AsyncGenerator[Remit]:
     async with Remit(model_shop(folder, database, sections, **more).folder) as remit:
         yield remit
 
@@ -192,7 +192,7 @@ async def test_arguments_that_are_no_strict_json_are_given_back(
     assert usage(outcome, ended)["tokens_in"] == 2 * TOKENS_IN
 
 
-WRONG_VALUES = [
+WRONG_VALUES: list[Any] = [
     {"steps": [], "confidence_per_mille": 1},
     {"steps": ["ab"], "confidence_per_mille": 1},
     {"steps": ["look"]},

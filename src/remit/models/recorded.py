@@ -97,14 +97,14 @@ def recording_line(model: str, request: str, result: Mapping[str, Json]) -> str:
     return encode({"model": model, "request": request, "answer": answer}).decode()
 
 
-def recorded_calls(events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
-    """The lines of a run's completed model calls. `events`: type, step and body of each event, in order."""
-    decided: dict[str, tuple[str, str]] = {}
-    for kind, step, body in events:
+def recorded_calls(events: Iterable[tuple[str, str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    """The lines of completed model calls. `events`: run, type, step and body of each event, in order."""
+    decided: dict[tuple[str, str], tuple[str, str]] = {}
+    for run, kind, step, body in events:
         tool = str(body.get("tool", ""))
         if not tool.startswith("model:"):
             continue
         if kind == "call.decided":
-            decided[step] = (tool.removeprefix("model:"), str(body.get("args_digest", "")))
-        elif kind == "call.completed" and step in decided and isinstance(body.get("result"), dict):
-            yield recording_line(*decided[step], cast("dict[str, Json]", body["result"]))
+            decided[run, step] = (tool.removeprefix("model:"), str(body.get("args_digest", "")))
+        elif kind == "call.completed" and (run, step) in decided and isinstance(body.get("result"), dict):
+            yield recording_line(*decided[run, step], cast("dict[str, Json]", body["result"]))
