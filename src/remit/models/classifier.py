@@ -491,7 +491,7 @@ def _judged(scores: Floats, truth: Integers, folds: Integers, labels: Sequence[s
             chosen = int(row.argmax())
             score = Scored(
                 confidence=float(row[chosen]),
-                correct=chosen == label,
+                correct=bool(chosen == label),
                 truth_probability=float(row[label]),
                 label=labels[chosen],
                 truth=labels[label],
