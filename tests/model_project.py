@@ -62,7 +62,7 @@ def model_shop(folder: Path, database: str, sections: str, *, timeout: str = "5s
     models = {name: {**bound, **form} for name, form in FORMS.items()}
     actions = [{"tool": "orders.read"}, {"tool": "risk.check"}]
     budget = {"calls": 20, "spend": "2.00 USD"}
-    terms = {"models": models, "budget": budget, **more}
+    terms: dict[str, Any] = {"models": models, "budget": budget, **more}
     shop.contract("desk", actions, **terms)
     shop.contract("talk", actions, workflow=TALK, **terms)
     write_prompts(shop, "desk")

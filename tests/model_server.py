@@ -36,7 +36,7 @@ class Said:
     """What a model says, in no provider's words.
 
     `pieces`: the text as a stream has it. `calls`: `(id, name, arguments as JSON)`. `cut`: the connection ends in the
-    middle of it.
+    middle of it. `early`: the stream ends neatly, before the model has come to an end.
     """
 
     pieces: Sequence[str] = ()
@@ -45,6 +45,7 @@ class Said:
     finish: str = "stop"
     cached: int = 0
     cut: bool = False
+    early: bool = False
 
     @property
     def text(self) -> str:
@@ -235,6 +236,9 @@ def serving() -> Generator[Server]:
             for name, value in {"Content-Type": "application/json", **reply.headers}.items():
                 self.send_header(name, value)
             data = reply.body.encode()
+            if isinstance(found, Said) and found.early:
+                gap = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+                data = gap.join(data.split(gap)[:5]) + gap
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             # A stream that is cut ends in the middle, though more of it was announced.

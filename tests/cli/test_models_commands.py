@@ -13,8 +13,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
 from commands import remit
+
 from model_project import llm, model_shop
 from model_server import Said, Server, serving
 from project import Shop, make_shop

@@ -314,6 +314,18 @@ async def test_a_stream_that_is_cut_is_asked_for_again_and_what_it_used_counts(
     assert usage(outcome, ended)["tokens_in"] == (2 if provider == "anthropic" else 1) * TOKENS_IN
 
 
+async def test_a_stream_that_ends_before_the_model_has_is_no_answer(
+    tmp_path: Path, database_url: str, server: Server, provider: str
+) -> None:
+    words = [f"word{n} " for n in range(60)]
+    server.replies = [Said(pieces=words, early=True), Said(pieces=words)]
+    async with opened(tmp_path, database_url, llm(provider, server.url)) as remit:
+        _, outcome, ended = await hear(remit, "text")
+    assert isinstance(outcome, Completed)
+    assert outcome.result["text"] == "".join(words)
+    assert [outcome for _, outcome in tried(outcome, ended)] == ["cut off", "stop"]
+
+
 async def test_a_body_that_is_cut_is_a_connection_that_broke(
     tmp_path: Path, database_url: str, server: Server, provider: str
 ) -> None:

@@ -494,7 +494,7 @@ def _judged(scores: Floats, truth: Integers, folds: Integers, labels: Sequence[s
                 correct=bool(chosen == label),
                 truth_probability=float(row[label]),
                 label=labels[chosen],
-                truth=labels[label],
+                truth=str(labels[label]),
             )
             judged.append(score)
     return judged

@@ -69,7 +69,7 @@ class LanguageModel:
                 response = await model_request(
                     self._model, messages, model_settings=settings, model_request_parameters=parameters
                 )
-        if getattr(response, "state", "complete") != "complete" or (streamed and response.finish_reason is None):
+        if getattr(response, "state", "complete") != "complete" or (streamed and not _has_ended(response)):
             raise _cut_off(self._counted(response))
         if response.finish_reason is None:
             raise _broken(self._counted(response))
@@ -244,6 +244,12 @@ async def _texts(stream: Any) -> AsyncIterator[str]:
             yield event.part.content
         elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
             yield event.delta.content_delta
+
+
+def _has_ended(response: ModelResponse) -> bool:
+    """Whether the provider itself has said why a stream ended; where it has not, Pydantic AI takes it for an end."""
+    details: Mapping[str, Any] = response.provider_details or {}
+    return bool(details.get("finish_reason")) or response.finish_reason == "content_filter"
 
 
 def _arguments(given: Any) -> tuple[Json, str]:
