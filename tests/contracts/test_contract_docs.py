@@ -37,12 +37,17 @@ def shop(tmp_path: Path) -> Path:
     blocks: dict[str, list[str]] = {}
     for language, text in _BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         blocks.setdefault(language, []).append(text)
-    contract, cases = blocks["yaml"]
+    contract, cases, queue, models = blocks["yaml"]
     home = tmp_path / "contracts" / "refunds"
     for path, text in {
-        tmp_path / "remit.toml": PROJECT,
-        tmp_path / "tools" / "shop.py": blocks["python"][0],
-        home / "contract.yaml": contract,
+        tmp_path / "remit.toml": PROJECT + blocks["toml"][0],
+        tmp_path / "models" / "planner.py": "async def plan(request):\n    return 'done'\n",
+        tmp_path / "recordings" / "assess.jsonl": "",
+        tmp_path / "data" / "history.jsonl": "",
+        tmp_path / "tools" / "shop.py": blocks["python"][-1],
+        home / "contract.yaml": contract + queue + models,
+        home / "prompts" / "assess.schema.json": '{"type": "object"}',
+        **{home / "prompts" / f"{name}.md": "Look at {order}\n" for name in ("assess", "write", "planner")},
         home / "policy.cedar": blocks["cedar"][0],
         home / "policy_tests.yaml": cases,
         home / "schemas" / "request.json": blocks["json"][0],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remit.contracts.model import AnswerKind
 from remit.contracts.project_file import PriceSection
-from remit.models.chain import BACKOFF_S, CORRECTIONS, FallbackChain, Link, Pace, Spent
+from remit.models.chain import BACKOFF_S, CORRECTIONS, FallbackChain, Link, Spent, Timing
 from remit.models.circuit import FAILURES, OPEN_S, WINDOW_S, Circuit
 from remit.models.interface import ChatMessage, Fault, ModelAnswer, ModelFailed, ModelRequest, OnText, WrongAnswer
 from remit.models.llm import legal_name, retry_after_ms
@@ -38,7 +38,7 @@ class Clock:
     def __init__(self, share: float = 1.0) -> None:
         self.now = 1000.0
         self.waits: list[float] = []
-        self.pace = Pace(now=lambda: self.now, sleep=self.sleep, share=lambda: share)
+        self.pace = Timing(now=lambda: self.now, sleep=self.sleep, share=lambda: share)
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)

@@ -40,7 +40,7 @@ Read = Callable[[ModelAnswer], T]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Timing:
     """The time, as a chain sees it: a clock in seconds, a wait, and a share from 0 to 1 for jitter."""
 
     now: Callable[[], float] = time.monotonic
@@ -106,7 +106,7 @@ class _Asked(Generic[T]):
 class FallbackChain:
     """The models of one binding, in the order in which they are asked, within `timeout_s` in all."""
 
-    def __init__(self, links: Sequence[Link], *, timeout_s: float, pace: Pace) -> None:
+    def __init__(self, links: Sequence[Link], *, timeout_s: float, pace: Timing) -> None:
         self._links = tuple(links)
         self._timeout_s = timeout_s
         self._pace = pace

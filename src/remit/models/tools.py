@@ -17,7 +17,7 @@ from remit.contracts.project_file import ModelSection
 from remit.contracts.quantities import MICROUSD_PER_UNIT, amount, duration_ms
 from remit.errors import ConfigError
 from remit.identity.secrets import SecretStore
-from remit.models.chain import FallbackChain, Link, Pace, Spent
+from remit.models.chain import FallbackChain, Link, Spent, Timing
 from remit.models.circuit import Circuit
 from remit.models.classifier import Example, TextClassifier
 from remit.models.forms import AnswerForm, LabelsForm, TextForm, ToolsForm, ValueForm, input_schema, request_of
@@ -44,7 +44,7 @@ class ModelParts:
     project: Project
     secrets: SecretStore
     tools: Mapping[str, Tool]
-    pace: Pace = field(default_factory=Pace)
+    pace: Timing = field(default_factory=Timing)
 
     def model(self, section: ModelSection) -> AnyModel:
         """One model of `remit.toml`. Raises `ConfigError`."""
@@ -129,7 +129,7 @@ class PreparedQuestion:
     parameters: dict[str, Json]
     reserved_microusd: int
 
-    async def put(self, chain: FallbackChain, context: ToolContext, args: Mapping[str, Json], pace: Pace) -> Json:
+    async def put(self, chain: FallbackChain, context: ToolContext, args: Mapping[str, Json], pace: Timing) -> Json:
         """Ask for a call's arguments; the call's result. Raises `ModelFailed` with what was used all the same."""
         request = request_of(
             self.form, self.kind, binding=self.name, run=context.run, template=self.template, args=args

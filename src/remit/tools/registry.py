@@ -217,7 +217,7 @@ def load_change_logs(modules: Sequence[str], folder: Path) -> Mapping[str, Chang
     found: dict[str, ChangeLog] = {}
     tools = load_tools(modules, folder)
     for entry in modules:
-        for log in {id(item): item for item in vars(_load(entry, folder)).values() if isinstance(item, ChangeLog)}.values():
+        for log in {id(item): item for item in vars(load_module(entry, folder)).values() if isinstance(item, ChangeLog)}.values():
             if log.connection in found:
                 raise ConfigError(f"{entry}: the changes of `{log.connection}` are listed by another module already; take one out")
             for name in log.traces:
