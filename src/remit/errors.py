@@ -116,6 +116,7 @@ class ToolFailed(ToolError):
     """It certainly did not happen.
 
     `retryable` says that the same request may succeed later; `retry_after_ms` is how long the other side asked to wait.
+    `usage`: what it cost all the same, where the tool counts that; plain JSON as in a result.
     """
 
     code = "tool_failed"
@@ -131,6 +132,7 @@ class ToolFailed(ToolError):
         super().__init__(message, code=code)
         self.retryable = retryable
         self.retry_after_ms = retry_after_ms
+        self.usage: dict[str, object] | None = None
 
 
 class OutcomeUnknown(ToolError):

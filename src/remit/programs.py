@@ -177,7 +177,7 @@ class ProjectPrograms:
         if loaded.models:
             from remit.models.tools import model_tools
 
-            models = model_tools(loaded, self._project, self._secrets)
+            models = model_tools(loaded, self._project, self._secrets, self.tools)
         return {action.tool: {**self.tools, **models}[action.tool] for action in _with_models(loaded.contract)}
 
     def _authority(

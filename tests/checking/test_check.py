@@ -582,6 +582,65 @@ CONTRACT_RULES = [
         "did you mean `gpt`? models there: gpt, triage",
     ),
     Wrong(
+        "a stand-in that is not declared",
+        "use: gpt",
+        "use: gpt, fallback: [gtp]",
+        21,
+        "model `gtp` is not declared in `remit.toml`",
+        "did you mean `gpt`?",
+    ),
+    Wrong(
+        "a model that stands in for itself",
+        "use: gpt",
+        "use: gpt, fallback: [gpt]",
+        21,
+        "model `gpt` is asked already",
+        "name another one",
+    ),
+    Wrong(
+        "a kind of answer that there is not",
+        "use: gpt",
+        "use: gpt, answer: essay",
+        21,
+        "`models.second-opinion.answer` is `essay`, which is not one of its values",
+        "values: ",
+    ),
+    Wrong(
+        "a classifier that is to write",
+        "use: gpt, prompt: second.md",
+        "use: triage, answer: text, prompt: second.md",
+        21,
+        "a classifier answers labels, not `text`",
+        "choose another model",
+        others=1,
+    ),
+    Wrong(
+        "a stand-in that has labels alone",
+        "use: gpt",
+        "use: gpt, fallback: [triage], answer: tools",
+        21,
+        "a classifier answers labels, not `tools`",
+        "leave `answer` out",
+        others=1,
+    ),
+    Wrong(
+        "a value without its schema",
+        "use: gpt",
+        "use: gpt, answer: value",
+        21,
+        "there is no `second.schema.json` beside the prompt",
+        "write the JSON Schema",
+        others=1,
+    ),
+    Wrong(
+        "a second model that does not answer yes or no",
+        "use: gpt",
+        "use: gpt, answer: text",
+        18,
+        "`model:second-opinion` answers `text`, and can't say yes or no",
+        "`agrees` among its heads",
+    ),
+    Wrong(
         "a prompt that is not there",
         "prompt: second.md",
         "prompt: second",
@@ -1011,10 +1070,10 @@ PROJECT_RULES = [
     Wrong(
         "an unknown key",
         'kind = "llm"',
-        'kind = "llm"\ntemperature = 0',
+        'kind = "llm"\ntop_p = 1',
         16,
-        "key `temperature` is not known in `models.gpt`",
-        "keys here: base_url",
+        "key `top_p` is not known in `models.gpt`",
+        "keys here: attempt_timeout",
     ),
     Wrong(
         "a missing key",
@@ -1244,6 +1303,66 @@ PROJECT_RULES = [
         "openai:gpt-5-mini",
     ),
     Wrong(
+        "a stand-in that is not declared",
+        'kind = "llm"',
+        'kind = "llm"\nfallback = ["triages"]',
+        16,
+        "model `triages` is not declared",
+        "did you mean `triage`?",
+    ),
+    Wrong(
+        "a stand-in for itself",
+        'kind = "llm"',
+        'kind = "llm"\nfallback = ["gpt"]',
+        16,
+        "model `gpt` is asked already",
+    ),
+    Wrong(
+        "a temperature out of range",
+        'kind = "llm"',
+        'kind = "llm"\ntemperature = 2.5',
+        16,
+        "`temperature` is `2.5`; it goes from 0 to 2",
+    ),
+    Wrong(
+        "a price in another currency",
+        'kind = "llm"',
+        'kind = "llm"\nprice = {input = "1 EUR", output = "1 USD"}',
+        16,
+        "the price `input` is `1 EUR`",
+        "priced in USD",
+    ),
+    Wrong(
+        "a key of another kind of model",
+        'kind = "llm"',
+        'kind = "llm"\nrecording = "data/history.jsonl"',
+        16,
+        "`recording` means nothing to a model of kind `llm`",
+        "take it out",
+    ),
+    Wrong(
+        "a recording that is not there",
+        'kind = "classifier"\ntraining = "data/history.jsonl"',
+        'kind = "recorded"\nrecording = "data/answers.jsonl"',
+        21,
+        "file `data/answers.jsonl` does not exist",
+    ),
+    Wrong(
+        "a function without a name",
+        'kind = "classifier"\ntraining = "data/history.jsonl"',
+        'kind = "python"\nfunction = "tools/shop.py"',
+        21,
+        "`tools/shop.py` names no function",
+        "models/planner.py:plan",
+    ),
+    Wrong(
+        "a function in no file",
+        'kind = "classifier"\ntraining = "data/history.jsonl"',
+        'kind = "python"\nfunction = "models/planner.py:plan"',
+        21,
+        "file `models/planner.py` does not exist",
+    ),
+    Wrong(
         "an LLM behind no address",
         'kind = "llm"',
         'kind = "llm"\nbase_url = "localhost:8080"',
@@ -1337,6 +1456,28 @@ def test_what_is_wrong_with_a_project_is_named_with_its_line(shop: Path, wrong: 
     assert wrong.hint in found[0].suggestion
     assert len(problems(shop)) == 1 + wrong.others, render(problems(shop))
     assert "geheim" not in render(problems(shop))
+
+
+def test_a_schema_of_a_value_is_read_like_any_other(shop: Path) -> None:
+    prompts = shop / "contracts" / "refunds" / "prompts"
+    (prompts / "plan.md").write_text("Plan {goal}\n")
+    edit(shop, "contract.yaml", "models:", "models:\n  plan: {use: gpt, prompt: plan.md, answer: value}")
+    for text, message in (
+        ('{"type": "objekt"}', "`type` is not JSON Schema"),
+        ('{"type": "array"}', "the schema is not of type `object`"),
+        ('{"type": "object", "properties": {"a": {"$ref": "other.json"}}}', "`$ref` leads out of the file"),
+        ('{"type": "object", "type": "object"}', "key `type` appears twice"),
+    ):
+        (prompts / "plan.schema.json").write_text(text)
+        [found] = problems(shop)
+        assert (found.file, found.message[: len(message)]) == ("contracts/refunds/prompts/plan.schema.json", message)
+    (prompts / "plan.schema.json").write_text('{"type": "object"}')
+    assert problems(shop) == []
+    edit(shop, "contract.yaml", "prompt: plan.md, answer: value", "prompt: plan.md")
+    assert problems(shop) == []
+    (prompts / "plan.answer.json").write_text('{"a": ["b"]}')
+    [found] = problems(shop)
+    assert found.message == "beside the prompt stand `plan.answer.json` and `plan.schema.json`"
 
 
 def test_every_problem_of_every_file_is_found_at_once(shop: Path) -> None:

@@ -43,9 +43,14 @@ def shop(tmp_path: Path) -> Path:
     [tools] = [text for text in blocks["python"] if "@tool" in text]
     home = tmp_path / "contracts" / "refunds"
     for path, text in {
-        tmp_path / "remit.toml": PROJECT,
+        tmp_path / "remit.toml": PROJECT + blocks["toml"][0],
+        tmp_path / "models" / "planner.py": "async def plan(request):\n    return 'done'\n",
+        tmp_path / "recordings" / "assess.jsonl": "",
+        tmp_path / "data" / "history.jsonl": "",
         tmp_path / "tools" / "shop.py": tools,
         home / "contract.yaml": "\n".join([contract, *more]),
+        home / "prompts" / "assess.schema.json": '{"type": "object"}',
+        **{home / "prompts" / f"{name}.md": "Look at {order}\n" for name in ("assess", "write", "planner")},
         home / "policy.cedar": blocks["cedar"][0],
         home / "policy_tests.yaml": cases,
         home / "schemas" / "request.json": blocks["json"][0],

@@ -19,6 +19,8 @@ MAY_REACH = {
     "locate": {"gate/checks/located.py"},
     "read_changes": {"records/completeness.py"},
 }
+# What is called so and belongs to no tool: a finder of files, and the name of a function in a section of remit.toml.
+NO_TOOL = {"file.locate", "section.function"}
 # Who may speak to a system of record without the gate: the tools themselves, and those that stage and check the demo.
 MAY_CONNECT = ("connectors/", "demo/")
 
@@ -36,7 +38,7 @@ def reached(module: ast.Module, attribute: str) -> list[ast.AST]:
     asked = {id(node.left) for node in ast.walk(module) if isinstance(node, ast.Compare) and _is_none(node)}
     for node in ast.walk(module):
         is_read = isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load)
-        if is_read and id(node) not in asked and ast.unparse(node) != "file.locate":
+        if is_read and id(node) not in asked and ast.unparse(node) not in NO_TOOL:
             found.append(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "attrgetter"):
             found += [arg for arg in node.args if isinstance(arg, ast.Constant) and arg.value == attribute]

@@ -18,6 +18,7 @@ from remit.demo.tickets_csv import ColumnMapping, read_tickets, split_tickets
 from remit.models.calibration import (
     PROBABILITY_FLOOR,
     Scored,
+    confusion,
     coverage,
     expected_calibration_error,
     log_loss,
@@ -299,11 +300,23 @@ def scored(confidence: float, *, correct: bool) -> Scored:
 
 def test_a_ranking_is_scored_against_the_truth() -> None:
     ranking = [("network", 0.7), ("access", 0.3)]
-    assert score(ranking, "network") == Scored(confidence=0.7, correct=True, truth_probability=0.7)
-    assert score(ranking, "access") == Scored(confidence=0.7, correct=False, truth_probability=0.3)
-    assert score(ranking, "never seen") == Scored(confidence=0.7, correct=False, truth_probability=0.0)
+    assert score(ranking, "network") == Scored(
+        confidence=0.7, correct=True, truth_probability=0.7, label="network", truth="network"
+    )
+    assert score(ranking, "access") == Scored(
+        confidence=0.7, correct=False, truth_probability=0.3, label="network", truth="access"
+    )
+    assert score(ranking, "never seen") == Scored(
+        confidence=0.7, correct=False, truth_probability=0.0, label="network", truth="never seen"
+    )
     with pytest.raises(ValueError, match="at least one label"):
         score([], "network")
+
+
+def test_a_confusion_counts_each_true_label_by_what_it_was_taken_for() -> None:
+    ranking = [("network", 0.7), ("access", 0.3)]
+    scored = [score(ranking, "network"), score(ranking, "access"), score(ranking, "access")]
+    assert confusion(scored) == {"access": {"network": 2}, "network": {"network": 1}}
 
 
 def test_the_calibration_error_is_the_weighted_distance_of_confidence_and_accuracy() -> None:

@@ -123,10 +123,10 @@ async def test_a_model_that_goes_on_answering_wrongly_fails(remit: Remit, server
     [
         (Reply(401, '{"error": {"message": "no such key"}}'), "model_http"),
         (Reply(400, '{"error": {"message": "context_length_exceeded"}}'), "model_http"),
-        (Reply(200, "<html>maintenance</html>"), "model_unavailable"),
+        (Reply(200, "<html>maintenance</html>"), "model_answer_invalid"),
         (Reply(200, "{}"), "model_answer_invalid"),
         (Reply(200, '{"choices": []}'), "model_answer_invalid"),
-        (Reply(200, "{}", stall=True), "no_answer"),
+        (Reply(200, "{}", stall=True), "model_timeout"),
     ],
 )
 async def test_what_goes_wrong_at_the_models_server_is_a_failure_with_a_name(

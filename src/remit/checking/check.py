@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from remit.contracts.answers import answer_kind
 from remit.contracts.document import Document, Unreadable, read_text
 from remit.contracts.files import POLICY_FILE, POLICY_TESTS_FILE
 from remit.contracts.load import ReadContract, read_contract
@@ -15,7 +16,7 @@ from remit.contracts.problems import Problem, Severity, errors, ordered
 from remit.contracts.project import Project, convert_project, read_project
 from remit.contracts.project_file import ProjectFile
 from remit.contracts.project_rules import project_problems
-from remit.contracts.subject import Known
+from remit.contracts.subject import Known, Subject
 from remit.contracts.wording import check_shape
 from remit.errors import ConfigError
 from remit.memory.project import project_tools as all_tools
@@ -97,21 +98,25 @@ def _tool_problem(text: str, document: Document) -> Problem:
     return Problem(file=file, line=line, message=message, suggestion=hint)
 
 
-def _models(contract: Contract) -> dict[str, ToolSpec]:
+def _models(contract: Contract, subject: Subject) -> dict[str, ToolSpec]:
     """The specs of the contract's models, as far as policies depend on them: asking one is a call as well."""
     if not contract.models:
         return {}
-    from remit.models.tools import INPUT_SCHEMA
+    from remit.models.forms import input_schema
 
+    prompts, kinds = subject.files.prompts, subject.known.models or {}
+    granted = [action.tool for action in contract.actions]
     return {
         f"model:{name}": ToolSpec(
             name=f"model:{name}",
             description="a model",
-            input_schema=INPUT_SCHEMA,
+            input_schema=input_schema(
+                answer_kind(binding, kinds.get(binding.use, ""), prompts), prompts.get(binding.prompt or "", ""), granted
+            ),
             output_schema={"type": "object"},
             effects=frozenset({Effect.READ, Effect.EGRESS}),
         )
-        for name in contract.models
+        for name, binding in contract.models.items()
     }
 
 
@@ -127,7 +132,7 @@ def _policy_problems(folder: Path, found: ReadContract, tools: Tools | None) -> 
     if contract is None or policy is None or tools is None or not subject.tools_are_known:
         return []
     home = subject.document.file.rpartition("/")[0]
-    specs = {**tools, **_models(contract)}
+    specs = {**tools, **_models(contract, subject)}
     checked = check(contract, specs, policy)
     # What the compiler has against the contract itself, the rules have said already, with a line.
     is_sound = not errors(found.problems)

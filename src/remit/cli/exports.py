@@ -79,12 +79,8 @@ def export(
     """
 
     async def use(remit: Remit) -> None:
-        from remit.cli.lookup import find_person
-
         selection = chosen.selection(remit)
-        by = None
-        if target.by is not None:
-            by = await remit.exporter(selection, remit.person_token(find_person(remit, target.by)))
+        by = await exporter_of(remit, selection, target.by)
         if form is Format.OTLP:
             await _send(remit, selection, target, by)
         elif target.to is not None:
@@ -93,6 +89,15 @@ def export(
             await _write(remit, form, selection, target.out, by)
 
     with_remit(project, use)
+
+
+async def exporter_of(remit: Remit, selection: Selection, person: str | None) -> str | None:
+    """The principal of a person who exports, where record.cedar lets them; `None` for the system."""
+    if person is None:
+        return None
+    from remit.cli.lookup import find_person
+
+    return await remit.exporter(selection, remit.person_token(find_person(remit, person)))
 
 
 async def _send(remit: Remit, selection: Selection, target: Target, by: str | None) -> None:
@@ -116,7 +121,7 @@ async def _write(remit: Remit, form: Format, selection: Selection, out: Path | N
         _print(lines)
         return
     events = 0
-    with _replacing(out) as file:
+    with replacing(out) as file:
         for line in lines:
             file.write(line + b"\n")
             events += 1
@@ -132,7 +137,7 @@ def _print(lines: Iterator[bytes]) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Generator[BinaryIO]:
+def replacing(path: Path) -> Generator[BinaryIO]:
     """A file that is there when it is whole, and that only its owner may read. Raises `ConfigError`."""
     part = path.with_name(f".{path.name}.part")
     try:

@@ -20,6 +20,7 @@ from remit.cli import (
     identity,
     imports,
     memory,
+    models,
     policy,
     records,
     releases,
@@ -78,6 +79,7 @@ _add(BUILD, "check", contracts.check)
 _add(BUILD, "schema", contracts.schema, "remit schema contract > contract.schema.json")
 app.add_typer(policy.app, name="policy", rich_help_panel=BUILD)
 app.add_typer(contract.app, name="contract", rich_help_panel=BUILD)
+app.add_typer(models.app, name="models", rich_help_panel=BUILD)
 _add(
     RUN,
     "run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,13 +101,20 @@ def run(
         str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
     ],
     opening: Opening,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Don't show what models say while they say it.")] = False,
     json: JsonOption = False,
     project: ProjectOption = None,
 ) -> None:
-    """Run a contract for one request."""
+    """Run a contract for one request.
+
+    On a terminal it shows what models say while they say it.
+    """
 
     async def use(remit: Remit) -> RunResult:
-        return await remit.run(contract, _given(request), **opening.options(remit))
+        from remit.cli.listening import showing_texts
+
+        with nullcontext() if json or no_stream or not sys.stderr.isatty() else showing_texts():
+            return await remit.run(contract, _given(request), **opening.options(remit))
 
     result = with_remit(project, use)
     with reporting(f"{result.run} is {result.outcome}, see `remit show {result.run}`"):

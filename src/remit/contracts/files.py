@@ -146,16 +146,19 @@ def read_schema(home: ContractFolder, path: Path) -> JsonSchema | None:
     text = home.text(path)
     if text is None:
         return None
-    name = home.name(path)
+    schema, found = parse_schema(text, home.name(path))
+    home.problems.extend(found)
+    return schema
+
+
+def parse_schema(text: str, name: str) -> tuple[JsonSchema | None, list[Problem]]:
+    """The schema that the text of a file of this name holds, as `read_schema` wants it, or what is wrong with it."""
     try:
         schema: Json = values.parse(text)
     except ValueRefused as error:
-        home.problems.append(Problem(file=name, line=_json_line(error, text), message=error.message))
-        return None
-    document = parse_yaml(text, name)
-    found = list(_schema_problems(schema, document))
-    home.problems.extend(found)
-    return None if found else schema
+        return None, [Problem(file=name, line=_json_line(error, text), message=error.message)]
+    found = list(_schema_problems(schema, parse_yaml(text, name)))
+    return (None if found else schema), found
 
 
 def _json_line(error: ValueRefused, text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
@@ -14,7 +14,7 @@ import msgspec
 
 from remit.contracts.document import Document, children
 from remit.contracts.files import CONTRACT_FILE, ContractFiles, ContractFolder, read_files, read_schema
-from remit.contracts.model import Contract, JsonSchema
+from remit.contracts.model import Contract, JsonSchema, ModelBinding
 from remit.contracts.paths import inside
 from remit.contracts.problems import Problem, ProjectInvalid, did_you_mean, errors, quoted
 from remit.contracts.project import Project
@@ -31,6 +31,7 @@ from remit.tools.spec import ToolSpec
 from remit.values import Json, digest
 
 BUNDLE_VERSION: Final = 1
+_PARTICULARS: Final = ("recording", "function", "price", "attempt_timeout", "temperature", "max_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,9 @@ class LoadedContract:
 
     `prompts`: name of a file in `prompts/` → its text. `code`: path of each Python file in the folder → SHA-256.
     `models`: name in the contract → the project's model it is bound to; `training`: the same names → SHA-256 of what
-    the model is trained on. `entry`: the function of `workflow` that a run starts with, in the style `workflow`.
+    the model is trained on. `stand_ins`: the same names → the models asked where that one can't answer, by name in the
+    project. `model_files`: path of each recording, training file and Python file behind any of them → SHA-256.
+    `entry`: the function of `workflow` that a run starts with, in the style `workflow`.
     """
 
     folder: Path
@@ -53,6 +56,8 @@ class LoadedContract:
     code: Mapping[str, str]
     models: Mapping[str, ModelSection]
     training: Mapping[str, str]
+    stand_ins: Mapping[str, Mapping[str, ModelSection]] = field(default_factory=dict[str, Mapping[str, ModelSection]])
+    model_files: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def name(self) -> str:
@@ -106,12 +111,33 @@ class LoadedContract:
 
     def _model(self, name: str, section: ModelSection) -> Json:
         # Where the key is found shapes nothing, and is nobody's business.
-        return {
+        said: dict[str, Json] = {
             "kind": section.kind,
             "model": section.model,
             "base_url": section.base_url,
             "training": self.training.get(name),
+            **self._particulars(section),
         }
+        stand_ins = self.stand_ins.get(name)
+        if stand_ins:
+            said["fallback"] = [
+                {"name": other, "kind": each.kind, "model": each.model, "base_url": each.base_url, **self._particulars(each)}
+                for other, each in stand_ins.items()
+            ]
+        return said
+
+    def _particulars(self, section: ModelSection) -> dict[str, Json]:
+        """What else a section says, as far as it says it, and the digests of the files that it names."""
+        named = (*files_of(section), section.training or "")
+        files = {file: self.model_files[file] for file in named if file in self.model_files}
+        said = {name: _plain(getattr(section, name)) for name in _PARTICULARS if getattr(section, name) is not None}
+        return {**said, **({"files": files} if files else {})}
+
+
+def files_of(section: ModelSection) -> tuple[str, ...]:
+    """The files of the project that a model is made of, as `remit.toml` names them; its training data stands apart."""
+    function = section.function.rpartition(":")[0] if section.function else None
+    return tuple(name for name in (section.recording, function) if name)
 
 
 def _plain(value: Any) -> Json:
@@ -153,6 +179,10 @@ def load_contract(folder: Path, project: Project, tools: Mapping[str, ToolSpec] 
     workflow = files.workflow
     entry = entry_point(contract.contract, workflow, rule_names(contract.actions)) if workflow else None
     models = {name: project.models[binding.use] for name, binding in contract.models.items()}
+    stand_ins = {name: stand_ins_of(binding, project) for name, binding in contract.models.items()}
+    sections = [*models.values(), *(each for others in stand_ins.values() for each in others.values())]
+    named = {file for section in sections for file in files_of(section)}
+    named |= {each.training for others in stand_ins.values() for each in others.values() if each.training}
     return LoadedContract(
         folder=folder.resolve(),
         contract=filled,
@@ -165,7 +195,15 @@ def load_contract(folder: Path, project: Project, tools: Mapping[str, ToolSpec] 
         code=files.digests,
         models=models,
         training={name: _file_digest(project.path(each.training)) for name, each in models.items() if each.training},
+        stand_ins=stand_ins,
+        model_files={file: _file_digest(project.path(file)) for file in sorted(named)},
     )
+
+
+def stand_ins_of(binding: ModelBinding, project: Project) -> dict[str, ModelSection]:
+    """The models that are asked where the bound one can't answer: the binding's own, else its section's."""
+    named = project.models[binding.use].fallback if binding.fallback is None else binding.fallback
+    return {name: project.models[name] for name in named}
 
 
 def _file_digest(path: Path) -> str:

@@ -215,11 +215,29 @@ class Slo(Base, frozen=True, kw_only=True):
     cost_per_success: Amount | None = None
 
 
+class AnswerKind(StrEnum):
+    """What kind of answer a model gives."""
+
+    LABELS = "labels"
+    """A label and a confidence for each head of `prompts/<x>.answer.json`, or of a classifier."""
+    VALUE = "value"
+    """A value that meets the JSON Schema `prompts/<x>.schema.json`."""
+    TEXT = "text"
+    """A text."""
+    TOOLS = "tools"
+    """A turn of a conversation: a text, and calls of the contract's own actions that it wants made."""
+
+
 class ModelBinding(Base, frozen=True, kw_only=True):
     """A model that the contract may ask: `use` names a binding of `remit.toml`, `prompt` a file in `prompts/`."""
 
     use: str
     prompt: str | None = None
+    answer: AnswerKind | None = None
+    """What kind of answer it gives; left out, the file beside the prompt says: `.schema.json` value, else labels."""
+    fallback: list[str] | None = None
+    """Models of `remit.toml` that are asked in its place, in this order, where it can't answer; left out, those that its
+    own section names."""
     spend_per_call: Amount = "0 USD"
     """Reserved before the request is sent; the real cost is settled after."""
     timeout: Duration = "30s"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from remit.contracts.model import Base, Limits, Name, Role
+from remit.contracts.model import Amount, Base, Duration, Limits, Name, Role
 from remit.contracts.schema import Schema, editor_schema, strict_schema
 
 PersonId = Annotated[
@@ -64,19 +64,47 @@ class ConnectionSection(Base, frozen=True, kw_only=True):
     """Where the credential of that account is found."""
 
 
+class PriceSection(Base, frozen=True, kw_only=True):
+    """What a model costs, for a million tokens each."""
+
+    input: Amount
+    """Of what it is asked."""
+    output: Amount
+    """Of what it answers."""
+    cached: Amount | None = None
+    """Of what it is asked and its provider had cached; left out, as for `input`."""
+
+
 class ModelSection(Base, frozen=True, kw_only=True):
     """A model that contracts may bind."""
 
-    kind: Literal["classifier", "llm"]
-    """`classifier`: a local text classifier with calibrated probabilities. `llm`: a language model of a provider."""
+    kind: Literal["classifier", "llm", "recorded", "python"]
+    """`classifier`: a local text classifier with calibrated probabilities. `llm`: a language model of a provider.
+    `recorded`: answers out of a recording. `python`: a function of the project."""
     training: str | None = None
     """For a classifier: a JSONL file of labelled examples, relative to the project."""
     model: str | None = None
     """For an LLM: `provider:name`, such as `openai:gpt-5-mini`."""
     base_url: str | None = None
-    """For an LLM behind an OpenAI-compatible server: its address."""
+    """For an LLM: the address of a server that speaks OpenAI's interface, or that of the provider that `model` names."""
     secret: SecretSource | None = None
     """For an LLM: where its key is found."""
+    recording: str | None = None
+    """For a recorded model: a JSONL file as `remit models record` writes it, relative to the project."""
+    function: str | None = None
+    """For a model in Python: a file of the project and an async function in it, such as `models/planner.py:plan`."""
+    fallback: list[Name] = field(default_factory=list[str])
+    """Models that are asked in its place, in this order, where it can't answer."""
+    price: PriceSection | None = None
+    """For an LLM: what it costs; left out, as the list of known prices says."""
+    attempts: Annotated[int, Meta(ge=1, le=5)] = 3
+    """How often it is asked where it is away or busy, the first time included."""
+    attempt_timeout: Duration | None = None
+    """How long one attempt may take; left out, all of its share of the binding's `timeout`."""
+    temperature: str | int | None = None
+    """For an LLM: how much chance there is in its answers, from `0` to `2`."""
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """For an LLM: how long an answer may get."""
 
 
 class IssuerSection(Base, frozen=True, kw_only=True):

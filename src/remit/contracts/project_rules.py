@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path as FilePath
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -128,16 +129,30 @@ def connections_are_addresses(config: _Config) -> Iterator[Problem]:
         yield from _secret(config, (*path, "secret"), connection.secret)
 
 
+_MODEL_KEYS: Final = {
+    "classifier": ("training",),
+    "llm": ("model", "base_url", "secret", "price", "attempts", "attempt_timeout", "temperature", "max_tokens"),
+    "recorded": ("recording",),
+    "python": ("function", "attempts", "attempt_timeout"),
+}
+"""What each kind of model may say beside `kind` and `fallback`; the first of them is needed."""
+_FUNCTION = re.compile(r"([^:]+\.py):([A-Za-z_][A-Za-z0-9_]*)", re.ASCII)
+
+
 def models_are_complete(config: _Config) -> Iterator[Problem]:
     for name, model in config.typed.values.get("models", {}).items():
         path = ("models", name)
         yield from _model_keys(config, path, model)
-        if model.training is not None:
-            yield from config.missing_file((*path, "training"), model.training)
+        for key in ("training", "recording"):
+            if getattr(model, key) is not None:
+                yield from config.missing_file((*path, key), getattr(model, key))
         if model.model is not None and model.base_url is None and not all(model.model.partition(":")):
             hint = "write `provider:name`, such as `openai:gpt-5-mini`"
             yield config.error((*path, "model"), f"{quoted(model.model)} names no provider", hint)
         yield from _secret(config, (*path, "secret"), model.secret)
+        yield from _function(config, (*path, "function"), model)
+        yield from _fallbacks(config, path, model)
+        yield from _quantities(config, path, model)
         split = _split(model.base_url) if model.base_url is not None else None
         if model.base_url is not None and (
             split is None or split.scheme not in ("http", "https") or not split.hostname
@@ -150,26 +165,70 @@ def models_are_complete(config: _Config) -> Iterator[Problem]:
 
 def _model_keys(config: _Config, path: Path, model: ModelSection) -> Iterator[Problem]:
     raw = config.document.value["models"][path[1]]
-    needed, foreign = (
-        ("training", ("model", "base_url", "secret")) if model.kind == "classifier" else ("model", ("training",))
-    )
-    if needed not in raw:
+    meant = _MODEL_KEYS[model.kind]
+    if meant[0] not in raw:
         yield config.error(
             path,
-            f"model {quoted(path[1])} of kind {quoted(model.kind)} has no {quoted(needed)}",
-            f"add `{needed}`",
+            f"model {quoted(path[1])} of kind {quoted(model.kind)} has no {quoted(meant[0])}",
+            f"add `{meant[0]}`",
         )
     if model.kind == "llm" and "base_url" not in raw and "secret" not in raw:
         message = f"model {quoted(path[1])} has no `secret`, and its provider wants a key"
         hint = 'add `secret = { env = "…" }`, or the `base_url` of a server that wants none'
         yield config.error(path, message, hint)
-    for key in foreign:
-        if key in raw:
+    for key in raw:
+        if key in ModelSection.__struct_fields__ and key not in ("kind", "fallback", *meant):
             yield config.error(
                 (*path, key),
                 f"{quoted(key)} means nothing to a model of kind {quoted(model.kind)}",
                 "take it out",
             )
+
+
+def _function(config: _Config, path: Path, section: ModelSection) -> Iterator[Problem]:
+    if section.function is None:
+        return
+    reference = section.function
+    found = _FUNCTION.fullmatch(reference)
+    if found is None:
+        yield config.error(path, f"{quoted(reference)} names no function", "write it like `models/planner.py:plan`")
+    else:
+        yield from config.missing_file(path, found[1])
+
+
+def _fallbacks(config: _Config, path: Path, model: ModelSection) -> Iterator[Problem]:
+    """A model's stand-ins are declared, are not itself, and give labels where they are asked for them."""
+    declared: dict[str, ModelSection] = config.typed.values.get("models", {})
+    known = dict(config.document.value).get("models", {})
+    for at, name in enumerate(model.fallback):
+        place = (*path, "fallback", at)
+        other = declared.get(name)
+        if name not in known:
+            yield config.error(place, f"model {quoted(name)} is not declared", did_you_mean(name, known, "models here"))
+        elif name == path[1] or name in model.fallback[:at]:
+            yield config.error(place, f"model {quoted(name)} is asked already", "name another one, or take it out")
+        elif other is not None and other.fallback:
+            hint = f"list all of them here, in order; {quoted(name)}'s own are not followed"
+            line = config.document.line(config.typed.origin(place))
+            message = f"model {quoted(name)} has stand-ins of its own"
+            yield Problem(file=config.document.file, line=line, message=message, suggestion=hint, severity=Severity.WARNING)
+
+
+def _quantities(config: _Config, path: Path, model: ModelSection) -> Iterator[Problem]:
+    if model.temperature is not None:
+        try:
+            fits = 0 <= Decimal(model.temperature) <= 2
+        except InvalidOperation:
+            fits = False
+        if not fits:
+            message = f"{quoted('temperature')} is {quoted(model.temperature)}; it goes from 0 to 2"
+            yield config.error((*path, "temperature"), message, "write it like `0.2`")
+    price = model.price
+    for key in ("input", "output", "cached") if price is not None else ():
+        text = getattr(price, key)
+        if text is not None and not text.endswith(" USD"):
+            message = f"the price {quoted(key)} is {quoted(text)}"
+            yield config.error((*path, "price", key), message, "models are priced in USD; write it like `0.25 USD`")
 
 
 def limits_are_countable(config: _Config) -> Iterator[Problem]:

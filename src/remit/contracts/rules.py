@@ -5,22 +5,20 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Final
 
-import msgspec
-
 from remit.contracts.document import places
-from remit.contracts.files import PROMPTS, WORKFLOW_FILE
+from remit.contracts.files import WORKFLOW_FILE
 from remit.contracts.model import USUAL_RETENTION, Limits, Style
 from remit.contracts.problems import Problem, did_you_mean, listed, quoted
 from remit.contracts.quantities import amount, duration_ms
 from remit.contracts.rules_actions import ACTION_RULES
 from remit.contracts.rules_facts import facts_refer_to_calls
+from remit.contracts.rules_models import MODEL_RULES
 from remit.contracts.rules_prefetch import prefetched_reads_are_kept
 from remit.contracts.rules_schedule import schedules_can_come
 from remit.contracts.subject import Subject, entry_point, rule_names
-from remit.values import Path, ValueRefused, parse, show_path
+from remit.values import Path, show_path
 
 Rule = Callable[[Subject], Iterable[Problem]]
 
@@ -28,8 +26,6 @@ SIX_MONTHS_MS: Final = 183 * 86_400_000
 LONGEST_MS: Final = 100 * 366 * 86_400_000
 SPEND_CURRENCY: Final = "USD"
 """Models are priced in it, and budgets of spend are counted in millionths of it."""
-ANSWER_SUFFIX: Final = ".answer.json"
-"""Beside the prompt `assess.md` stands `assess.answer.json`: head → the labels that it may have."""
 _DURATIONS: Final = frozenset({"within", "time", "sla", "timeout", "retention", "erase_after", "p95_latency", "late"})
 _AMOUNTS: Final = frozenset({"above", "spend", "spend_per_call", "cost_per_success"})
 _SHARES: Final = frozenset({"success", "escalation_rate"})
@@ -84,60 +80,6 @@ def author_is_a_person(subject: Subject) -> Iterator[Problem]:
     elif people is not None and name not in people:
         hint = f"add `[people.{name}]` to `remit.toml`; {did_you_mean(name, people, 'people there')}"
         yield subject.error(("author",), f"author {quoted(subject.author)} is not declared", hint)
-
-
-def models_are_bound(subject: Subject) -> Iterator[Problem]:
-    models, prompts = subject.known.models, subject.files.prompts
-    for name, binding in subject.models.items():
-        if models is not None and binding.use not in models:
-            yield subject.error(
-                ("models", name, "use"),
-                f"model {quoted(binding.use)} is not declared in `remit.toml`",
-                did_you_mean(binding.use, models, "models there"),
-            )
-        prompt = binding.prompt
-        if prompt is not None and prompt not in prompts and not _is_unread(subject, prompt):
-            yield subject.error(
-                ("models", name, "prompt"),
-                f"there is no prompt {quoted(prompt)}",
-                did_you_mean(prompt, prompts, f"files in `{PROMPTS}/`"),
-            )
-
-
-def _is_unread(subject: Subject, prompt: str) -> bool:
-    """Whether the prompt is there but could not be read, which is said already."""
-    return any(problem.file.endswith(f"/{PROMPTS}/{prompt}") for problem in subject.files.problems)
-
-
-def language_models_know_what_to_say(subject: Subject) -> Iterator[Problem]:
-    """A language model is bound with a prompt, and beside the prompt stand the labels that it may answer with."""
-    for name, binding in subject.models.items():
-        if (subject.known.models or {}).get(binding.use) != "llm":
-            continue
-        path: Path = ("models", name)
-        if binding.prompt is None:
-            if subject.is_absent((*path, "prompt")):
-                hint = f"add `prompt: <file>`; files in `{PROMPTS}/`: {listed(subject.files.prompts) or 'none'}"
-                yield subject.error(path, f"model {quoted(name)} is a language model without a prompt", hint)
-        elif binding.prompt in subject.files.prompts:
-            answers = f"{PurePosixPath(binding.prompt).stem}{ANSWER_SUFFIX}"
-            yield from _answers(subject, (*path, "prompt"), answers)
-
-
-def _answers(subject: Subject, path: Path, name: str) -> Iterator[Problem]:
-    text = subject.files.prompts.get(name)
-    hint = 'write what it may answer, such as `{"category": ["network", "access"]}`'
-    if text is None:
-        if not _is_unread(subject, name):
-            yield subject.error(path, f"there is no {quoted(name)} beside the prompt", hint)
-        return
-    file = f"{subject.document.file.rpartition('/')[0]}/{PROMPTS}/{name}"
-    try:
-        msgspec.convert(parse(text), dict[str, list[str]])
-    except ValueRefused as error:
-        yield Problem(file=file, line=1, message=error.message, suggestion=hint)
-    except msgspec.ValidationError:
-        yield Problem(file=file, line=1, message="the answers are not labels by name", suggestion=hint)
 
 
 def queue_is_declared(subject: Subject) -> Iterator[Problem]:
@@ -328,8 +270,7 @@ RULES: Final[tuple[Rule, ...]] = (
     region_is_the_projects,
     author_is_a_person,
     *ACTION_RULES,
-    models_are_bound,
-    language_models_know_what_to_say,
+    *MODEL_RULES,
     facts_refer_to_calls,
     queue_is_declared,
     workflow_is_there,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,12 +23,16 @@ from remit.values import Json, Path
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent asks for. `step` is the deterministic path of the step in the run, such as `3.1`."""
+    """What an agent asks for. `step` is the deterministic path of the step in the run, such as `3.1`.
+
+    `on_text`: who listens while a model's text is made; no part of what is decided or recorded.
+    """
 
     tool: str
     args: Json
     step: str
     token: str
+    on_text: Callable[[str], None] | None = None
 
 
 class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):

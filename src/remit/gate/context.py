@@ -64,6 +64,7 @@ class ToolContexts:
             on_behalf_of=run.on_behalf_of,
             region=run.authority.region,
             labels=call.labels,
+            on_text=call.proposal.on_text,
         )
 
     async def within_timeout(self, tool: Tool, awaitable: Awaitable[T]) -> T:

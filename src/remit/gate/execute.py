@@ -177,7 +177,7 @@ class Executor:
         if isinstance(last, _Doubt):
             return Unknown(code="outcome_unknown", message=last.message)
         if not doubt:
-            return Failed(code=_plain(last.code), message=_plain(last.message))
+            return Failed(code=_plain(last.code), message=_plain(last.message), usage=last.usage)
         # The last attempt was refused, perhaps because an earlier one had its effect in the meantime.
         late = _Doubt(message=f"{doubt}; then: {_plain(last.message)}")
         settled = await self._settle(call, run, context, late)
@@ -357,11 +357,17 @@ def _checked(tool: Tool, run: RunState, result: Json) -> Completed | Unknown:
     return Unknown(code="output_invalid", message=f"the answer does not meet the output schema: {said}")
 
 
-def usage_of(tool: Tool, result: Json) -> Usage | None:
+def usage_of(tool: Tool, carried: Carried) -> Usage | None:
     """What the call cost, where the tool reports it."""
-    if tool.spec.usage is None or not isinstance(result, dict):
+    if tool.spec.usage is None:
         return None
-    return msgspec.convert(result[tool.spec.usage], Usage)
+    match carried:
+        case Completed(result=result) if isinstance(result, dict):
+            return msgspec.convert(result[tool.spec.usage], Usage)
+        case Failed(usage=usage) if usage is not None:
+            return msgspec.convert(usage, Usage)
+        case _:
+            return None
 
 
 def _wait_s(tool: Tool, attempt: int, asked_ms: int | None) -> float:

@@ -231,7 +231,7 @@ class Gate:
             carried = replace(carried, result=run.redactor.without_credentials(carried.result))
         self._crash_point("before_outcome")
         latency_us = self._journal.clock() - started
-        usage = usage_of(call.tool, carried.result) if isinstance(carried, Completed) else None
+        usage = usage_of(call.tool, carried)
         over = not_used(call.demand, carried, usage.cost_microusd if usage else 0)
         entry = Entry(
             log=run.log,

@@ -258,7 +258,7 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
             return Recording(value=carried, drafts=[*retrieved, completed], statements=statements)
         case Failed():
             return Recording(
-                value=carried, drafts=[_ended(EventType.CALL_FAILED, call, run, carried, latency_us)]
+                value=carried, drafts=[_failed(call, run, carried, usage, latency_us)]
             )
         case Unknown():
             case, opened, statement = open_case_for(
@@ -317,6 +317,19 @@ def _ended(kind: EventType, call: Call, run: RunState, carried: Failed | Unknown
         refs=_refs(call, run),
         body=body,
         latency_us=latency_us,
+    )
+
+
+def _failed(call: Call, run: RunState, carried: Failed, usage: Usage | None, latency_us: int) -> Draft:
+    draft = _ended(EventType.CALL_FAILED, call, run, carried, latency_us)
+    if usage is None:
+        return draft
+    return replace(
+        draft,
+        body={**draft.body, "usage": run.redactor.redact(carried.usage).value},
+        cost_microusd=usage.cost_microusd,
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
     )
 
 

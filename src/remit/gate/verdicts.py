@@ -95,7 +95,9 @@ class Deferred(_NotCompleted, frozen=True, kw_only=True):
 
 
 class Failed(_NotCompleted, frozen=True, kw_only=True):
-    """Allowed, tried, and certainly not done."""
+    """Allowed, tried, and certainly not done. `usage`: what that cost all the same, where the tool counts it."""
+
+    usage: Json = None
 
 
 class Unknown(_NotCompleted, frozen=True, kw_only=True):

@@ -230,6 +230,11 @@ class Redactor:
     def noted(self) -> Iterable[_Classed]:
         return self.classed.values() if self.classed else ()
 
+    @property
+    def longest_known(self) -> int:
+        """Characters of the longest text that is concealed for what it is: a credential, or what a declared field held."""
+        return max(map(len, (*self._secrets, *(self.classed or ()))), default=0)
+
     def pseudonym(self, kind: str, text: str) -> str:
         """`<email:jphkaibo…>`: the same for the same value, however it is spelled, and useless without the key."""
         kind, text = _shown_kind(kind), _SPELLED.get(kind, str)(text)

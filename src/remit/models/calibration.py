@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ class Scored:
     """Whether that label was the true one."""
     truth_probability: float
     """The probability given to the true label; 0 where the model doesn't know that label."""
+    label: str = ""
+    """The label that was chosen, and below the true one; empty where nobody asks which they were."""
+    truth: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +97,8 @@ def score(ranking: Iterable[tuple[str, float]], truth: str) -> Scored:
     if not pairs:
         raise ValueError("a ranking needs at least one label")
     label, confidence = pairs[0]
-    return Scored(confidence=confidence, correct=label == truth, truth_probability=dict(pairs).get(truth, 0.0))
+    probability = dict(pairs).get(truth, 0.0)
+    return Scored(confidence=confidence, correct=label == truth, truth_probability=probability, label=label, truth=truth)
 
 
 def report(scored: Sequence[Scored], *, bins: int = BINS, thresholds: Sequence[float] = THRESHOLDS) -> Report:
@@ -152,6 +157,15 @@ def expected_calibration_error(scored: Sequence[Scored], *, bins: int = BINS) ->
     return math.fsum(
         inside.count / total * abs(inside.accuracy - inside.confidence) for inside in reliability(scored, bins=bins)
     )
+
+
+def confusion(scored: Iterable[Scored]) -> dict[str, dict[str, int]]:
+    """How often each true label was taken for which: truth → chosen → count, only what occurs, by name."""
+    counts = Counter((item.truth, item.label) for item in scored)
+    table: dict[str, dict[str, int]] = {}
+    for (truth, label), count in sorted(counts.items()):
+        table.setdefault(truth, {})[label] = count
+    return table
 
 
 def coverage(scored: Sequence[Scored], threshold: float) -> Coverage:

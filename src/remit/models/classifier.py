@@ -114,6 +114,8 @@ class Head:
     """In nats."""
     ece: float
     """Expected calibration error, 0 to 1."""
+    scored: tuple[Scored, ...] = ()
+    """Each of these predictions, which is what the measures are made of."""
 
 
 class TextClassifier:
@@ -434,7 +436,7 @@ def _fit_head(name: str, items: Sequence[Example], parts: Sequence[_Part], whole
     if len(np.unique(folds)) < 2:
         raise TrainingRefused(f"head `{name}` has too few labelled texts to be calibrated; label more of the examples")
     weights, intercepts = _fit_regression(whole, truth, len(labels))
-    judged = _judged(scores, seen, folds)
+    judged = _judged(scores, seen, folds, labels)
     return _FittedHead(
         summary=Head(
             name=name,
@@ -443,6 +445,7 @@ def _fit_head(name: str, items: Sequence[Example], parts: Sequence[_Part], whole
             accuracy=accuracy(judged),
             log_loss=log_loss(judged),
             ece=expected_calibration_error(judged),
+            scored=tuple(judged),
         ),
         weights=weights,
         intercepts=intercepts,
@@ -476,7 +479,7 @@ def _fit_regression(part: _Part, truth: Integers, label_count: int) -> tuple[Flo
     return weights, intercepts
 
 
-def _judged(scores: Floats, truth: Integers, folds: Integers) -> list[Scored]:
+def _judged(scores: Floats, truth: Integers, folds: Integers, labels: Sequence[str]) -> list[Scored]:
     """Out-of-fold predictions against the truth, each fold calibrated on the other ones, so that none judges itself."""
     import numpy as np
 
@@ -486,7 +489,12 @@ def _judged(scores: Floats, truth: Integers, folds: Integers) -> list[Scored]:
         shares = fit_scaling(scores[~inside], truth[~inside]).probabilities(scores[inside])
         for row, label in zip(shares, truth[inside], strict=True):
             chosen = int(row.argmax())
-            judged.append(
-                Scored(confidence=float(row[chosen]), correct=chosen == label, truth_probability=float(row[label]))
+            score = Scored(
+                confidence=float(row[chosen]),
+                correct=bool(chosen == label),
+                truth_probability=float(row[label]),
+                label=labels[chosen],
+                truth=str(labels[label]),
             )
+            judged.append(score)
     return judged

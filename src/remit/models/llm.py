@@ -1,186 +1,347 @@
-"""Language models behind the same answers as the classifier's, through Pydantic AI's direct interface.
+"""Language models, through Pydantic AI's direct interface.
 
-`openai:<model>`, `anthropic:<model>` and the other providers it knows; with `base_url` any OpenAI-compatible server.
-The prompt's file `prompts/<name>.md` is filled with the call's arguments; `prompts/<name>.answer.json` lists the labels
-of each head. An answer that does not meet that is returned with what is wrong, a bounded number of times.
+`openai:<model>`, `anthropic:<model>`, `google:<model>` and the other providers it knows. With `base_url` the provider's
+interface at that address; a server that speaks OpenAI's if none is named, or one that Remit has no address for.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, cast
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 
-from remit.contracts.load import LoadedContract
-from remit.contracts.model import ModelBinding
+from remit.contracts.model import AnswerKind
 from remit.contracts.project_file import ModelSection
-from remit.contracts.quantities import duration_ms
-from remit.errors import ConfigError, ToolFailed
+from remit.errors import ConfigError
 from remit.identity.secrets import SecretStore
-from remit.models.tools import INPUT_SCHEMA, answer_schema, with_overall
-from remit.tools.spec import Effect, Idempotency, Retry, Tool, ToolContext, ToolSpec
+from remit.models.interface import (
+    ChatMessage,
+    Fault,
+    ModelAnswer,
+    ModelFailed,
+    ModelRequest,
+    OfferedTool,
+    OnText,
+    WantedCall,
+)
+from remit.models.prices import cost_by_list, cost_by_section
 from remit.values import Json, ValueRefused, parse
 
 if TYPE_CHECKING:
-    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model
 
-_CORRECTIONS = 2
-_ANSWER = (
-    "\n\nAnswer with one JSON object and nothing else: for each of these keys an object with `label`, one of the "
-    "listed ones, and `confidence_per_mille`, an integer from 0 to 1000.\n"
-)
+_AT_AN_ADDRESS = ("anthropic", "google", "openai")
+"""Providers whose interface is spoken at a `base_url`; any other name there is OpenAI's."""
+_LEGAL = 64
+"""The longest name of a tool that all providers take; in it letters, digits, `_` and `-`."""
+_FINISHES = {"tool_call": "tool_calls", "content_filter": "refusal"}
 
 
-def llm_tool(
-    name: str, binding: ModelBinding, section: ModelSection, loaded: LoadedContract, secrets: SecretStore
-) -> Tool:
-    """The tool `model:<name>` of a language model. Raises `ConfigError` for a prompt or provider that is missing."""
-    template, labels = _prompt(binding, loaded)
-    model = _model(section, secrets)
-    heads = list(labels)
-    named = section.model or name
-    spec = ToolSpec(
-        name=f"model:{name}",
-        description=f"{section.model or section.base_url}, asked with prompt `{binding.prompt}`",
-        input_schema=INPUT_SCHEMA,
-        output_schema=answer_schema(heads),
-        effects=frozenset({Effect.READ, Effect.EGRESS}),
-        timeout_ms=duration_ms(binding.timeout),
-        retry=Retry(attempts=3, backoff_ms=500),
-        idempotency=Idempotency.SAFE,
-        usage="usage",
-    )
+class LanguageModel:
+    """One model of a provider. Raises `ConfigError` for a provider or a key that is missing."""
 
-    async def ask(_context: ToolContext, args: Mapping[str, Json]) -> Json:
-        filled = _fill(template, args) + _ANSWER + json.dumps(labels)
-        answer, usage = await _ask(model, filled, labels)
-        return with_overall(answer, args.get("decide")) | {"usage": {**usage, "model": named}}
+    corrects = True
 
-    return Tool(spec=spec, function=ask)
+    def __init__(self, section: ModelSection, secrets: SecretStore) -> None:
+        self.name = section.model or section.base_url or ""
+        self._section = section
+        self._model = _model(section, secrets)
+        self._settings = _settings(section)
+
+    async def ask(self, request: ModelRequest, on_text: OnText | None) -> ModelAnswer:
+        from pydantic_ai.direct import model_request
+        from pydantic_ai.models import ModelRequestParameters
+
+        names = {legal_name(each.name): each.name for each in request.tools}
+        tools = [_definition(each) for each in request.tools]
+        parameters = ModelRequestParameters(function_tools=tools)
+        messages, settings = list(_messages(request)), self._settings_for(request)
+        streamed: list[Any] = []
+        with _failures(lambda: self._spent(streamed)):
+            if on_text is not None and request.answer in (AnswerKind.TEXT, AnswerKind.TOOLS):
+                response = await self._stream(messages, settings, parameters, on_text, streamed)
+            else:
+                response = await model_request(
+                    self._model, messages, model_settings=settings, model_request_parameters=parameters
+                )
+        if getattr(response, "state", "complete") != "complete" or (streamed and not _has_ended(response)):
+            raise _cut_off(self._counted(response))
+        if response.finish_reason is None:
+            raise _broken(self._counted(response))
+        return self._answer(response, response.finish_reason, names)
+
+    async def _stream(
+        self, messages: Sequence[ModelMessage], settings: Any, parameters: Any, on_text: OnText, streamed: list[Any]
+    ) -> ModelResponse:
+        from pydantic_ai.direct import model_request_stream
+
+        opened = model_request_stream(
+            self._model, messages, model_settings=settings, model_request_parameters=parameters
+        )
+        async with opened as stream:
+            streamed.append(stream)
+            async for text in _texts(stream):
+                on_text(text)
+            return stream.get()
+
+    def _settings_for(self, request: ModelRequest) -> Any:
+        if request.answer is AnswerKind.TOOLS and self.name.startswith("anthropic:"):
+            # A conversation is sent again and again, each time a little longer; what it began with is cached.
+            cached = dict.fromkeys(("anthropic_cache_instructions", "anthropic_cache_tool_definitions", "anthropic_cache"), True)
+            return {**self._settings, **cached}
+        return self._settings
+
+    def _answer(self, response: ModelResponse, reason: str, names: Mapping[str, str]) -> ModelAnswer:
+        from pydantic_ai.messages import ToolCallPart
+
+        calls: list[WantedCall] = []
+        problem = ""
+        for part in response.parts:
+            if isinstance(part, ToolCallPart):
+                tool = names.get(part.tool_name, part.tool_name)
+                args, wrong = _arguments(part.args)
+                problem = problem or (f"the arguments of the call of `{tool}`: {wrong}" if wrong else "")
+                calls.append(WantedCall(id=part.tool_call_id, tool=tool, args=args))
+        finish = _FINISHES.get(reason, reason)
+        details: Mapping[str, Any] = response.provider_details or {}
+        said = details.get("refusal") if finish == "refusal" else None
+        return self._counted(
+            response,
+            text=response.text or (said if isinstance(said, str) else None),
+            calls=tuple(calls),
+            finish=finish,
+            problem=problem,
+        )
+
+    def _counted(self, response: Any, **said: Any) -> ModelAnswer:
+        """An answer with what it cost."""
+        usage = response.usage
+        tokens = {
+            "tokens_in": usage.input_tokens or 0,
+            "tokens_out": usage.output_tokens or 0,
+            "tokens_cached": usage.cache_read_tokens or 0,
+        }
+        price = self._section.price
+        cost = cost_by_list(response) if price is None else cost_by_section(price, **tokens)
+        return ModelAnswer(**tokens, cost_microusd=cost, **said)
+
+    def _spent(self, streamed: list[Any]) -> ModelAnswer | None:
+        """What a stream that broke off had used until then, as far as the provider had said."""
+        return self._counted(streamed[0].get()) if streamed else None
 
 
-def _prompt(binding: ModelBinding, loaded: LoadedContract) -> tuple[str, dict[str, list[str]]]:
-    text = loaded.prompts.get(binding.prompt or "")
-    if text is None:
-        raise ConfigError(f"a language model needs a prompt; name a file of `prompts/` in contract `{loaded.name}`")
-    name = f"{PurePath(binding.prompt or '').stem}.answer.json"
-    listed = loaded.prompts.get(name)
-    if listed is None:
-        raise ConfigError(f"`prompts/{name}` lists the labels that the model may answer; add it to contract `{loaded.name}`")
-    return text, json.loads(listed)
-
-
-def _fill(template: str, args: Mapping[str, Json]) -> str:
-    """Put the arguments where the template names them; braces inside an argument mean nothing."""
-    parts = template.split("{")
-    filled = parts[0]
-    for part in parts[1:]:
-        key, closed, rest = part.partition("}")
-        filled += f"{args.get(key, '')}{rest}" if closed and key.isidentifier() else "{" + part
-    return filled
+# How a model is reached
 
 
 def _model(section: ModelSection, secrets: SecretStore) -> Model:
     try:
         from pydantic_ai.models import infer_model
-        from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers import infer_provider_class
-        from pydantic_ai.providers.openai import OpenAIProvider
     except ImportError as error:
         raise ConfigError("language models need more: `pip install 'remit[llm]'`") from error
     key = secrets.resolve("model", section.secret).reveal() if section.secret else None
-    provider, _, name = (section.model or "").partition(":")
-    if section.base_url:
-        server = OpenAIProvider(base_url=section.base_url, api_key=key or "none-needed")
-        return OpenAIChatModel(name or provider, provider=_asked_once(server))
-    if key is None:
+    provider, named, name = (section.model or "").partition(":")
+    if section.base_url is None and key is None:
         raise ConfigError(f"model `{section.model}` needs a key; give its `secret` in remit.toml")
+    if section.base_url is not None and provider not in _AT_AN_ADDRESS:
+        named, name, provider = ":", name if named else provider, "openai"
+    address: dict[str, Any] = {} if section.base_url is None else {"base_url": section.base_url}
 
-    def with_key(provider_name: str) -> Any:
+    def reached(provider_name: str) -> Any:
         made: Any = infer_provider_class(provider_name)
-        return _asked_once(made(api_key=key))
+        return _asked_once(made(api_key=key or "none-needed", **address))
 
-    return infer_model(section.model or "", provider_factory=with_key)
+    # A server that speaks OpenAI's interface speaks that of its chat, not that of its responses.
+    is_chat = section.base_url is not None and provider == "openai"
+    return infer_model(f"{'openai-chat' if is_chat else provider}:{name}", provider_factory=reached)
 
 
 def _asked_once(provider: Any) -> Any:
-    """The gate tries again as the tool's retry rule says, within its time-out; a client's own retries would hide there."""
+    """Whoever asks decides what is tried again, within the time-out; a client's own retries would hide there."""
     if hasattr(provider.client, "max_retries"):
         provider.client.max_retries = 0
     return provider
 
 
-async def _ask(model: Model, prompt: str, labels: dict[str, list[str]]) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Ask, and ask for a correction where the answer does not meet what was asked for."""
-    from pydantic_ai.direct import model_request
-    from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UnexpectedModelBehavior
-    from pydantic_ai.messages import ModelRequest
-
-    messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt)]
-    usage = {"cost_microusd": 0, "tokens_in": 0, "tokens_out": 0}
-    for _ in range(_CORRECTIONS + 1):
-        try:
-            response = await model_request(model, messages)
-        except ModelHTTPError as error:
-            busy = error.status_code == 429 or error.status_code >= 500
-            raise ToolFailed(
-                f"the model's server answered {error.status_code}",
-                code="model_http",
-                retryable=busy,
-                retry_after_ms=_retry_after_ms(error),
-            ) from error
-        except ModelAPIError as error:
-            message = "the model's server can't be reached, or does not answer as one"
-            raise ToolFailed(message, code="model_unavailable", retryable=True) from error
-        except UnexpectedModelBehavior as error:
-            message = "the model's server answered, but not as its interface has it"
-            raise ToolFailed(message, code="model_answer_invalid") from error
-        _count(usage, response)
-        answer = _understand(response.text or "", labels)
-        if isinstance(answer, dict):
-            return answer, usage
-        messages += [response, ModelRequest.user_text_prompt(f"That is not what was asked for: {answer}")]
-    raise ToolFailed("the model did not give an answer of the form asked for", code="model_answer_invalid")
+def _settings(section: ModelSection) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    if section.temperature is not None:
+        said["temperature"] = float(section.temperature)
+    if section.max_tokens is not None:
+        said["max_tokens"] = section.max_tokens
+    return said
 
 
-def _retry_after_ms(error: Exception) -> int | None:
-    """How long a busy server asks to be left alone, if it says so in seconds (RFC 9110, section 10.2.3)."""
-    headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", {})
-    asked = headers.get("retry-after", "")
-    return int(asked) * 1000 if asked.isascii() and asked.isdigit() and len(asked) < 6 else None
+# What is sent
 
 
-def _count(usage: dict[str, int], response: Any) -> None:
-    usage["tokens_in"] += response.usage.input_tokens or 0
-    usage["tokens_out"] += response.usage.output_tokens or 0
+def legal_name(name: str) -> str:
+    """The name of a tool as every provider takes it. No name holds a hyphen, so that no two become one."""
+    legal = name.replace(".", "-")
+    if len(legal) <= _LEGAL:
+        return legal
+    return f"{legal[: _LEGAL - 14]}--{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _definition(tool: OfferedTool) -> Any:
+    from pydantic_ai.tools import ToolDefinition
+
+    return ToolDefinition(
+        name=legal_name(tool.name), description=tool.description, parameters_json_schema=dict(tool.input_schema)
+    )
+
+
+def _messages(request: ModelRequest) -> Iterator[ModelMessage]:
+    """The conversation as Pydantic AI has it: what people and tools say between two turns of the model is one message."""
+    from pydantic_ai.messages import ModelRequest as Asked
+    from pydantic_ai.messages import (
+        ModelRequestPart,
+        ModelResponse,
+        TextPart,
+        ToolCallPart,
+        ToolReturnPart,
+        UserPromptPart,
+    )
+
+    tools: dict[str, str] = {}
+    waiting: list[ModelRequestPart] = []
+    for message in request.messages:
+        if message.role != "assistant":
+            waiting.append(_said(message, tools, UserPromptPart, ToolReturnPart))
+            continue
+        if waiting:
+            yield Asked(parts=waiting, instructions=request.system or None)
+            waiting = []
+        tools |= {call.id: legal_name(call.tool) for call in message.calls}
+        texts = [TextPart(content=message.text)] if message.text.strip() else []
+        calls = [ToolCallPart(tool_name=legal_name(c.tool), args=c.args, tool_call_id=c.id) for c in message.calls]
+        if texts or calls:
+            yield ModelResponse(parts=[*texts, *calls])
+    if waiting:
+        yield Asked(parts=waiting, instructions=request.system or None)
+
+
+def _said(message: ChatMessage, tools: Mapping[str, str], user: Any, tool: Any) -> Any:
+    if message.role == "user":
+        return user(content=message.text)
+    name = tools.get(message.call_id, "unknown")
+    return tool(tool_name=name, content=message.text, tool_call_id=message.call_id)
+
+
+# What comes back
+
+
+async def _texts(stream: Any) -> AsyncIterator[str]:
+    from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+
+    async for event in stream:
+        if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+            yield event.part.content
+        elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+            yield event.delta.content_delta
+
+
+def _has_ended(response: ModelResponse) -> bool:
+    """Whether the provider itself has said why a stream ended; where it has not, Pydantic AI takes it for an end."""
+    details: Mapping[str, Any] = response.provider_details or {}
+    return bool(details.get("finish_reason")) or response.finish_reason == "content_filter"
+
+
+def _arguments(given: Any) -> tuple[Json, str]:
+    """The arguments of a wanted call, and what is wrong with them."""
+    if not isinstance(given, str):
+        return given or {}, ""
     try:
-        usage["cost_microusd"] += int(response.cost().total_price * 1_000_000)
-    except (LookupError, ValueError, AssertionError):
-        # A model without a known price: tokens are on record, its cost is not claimed.
-        return
-
-
-def _understand(text: str, labels: dict[str, list[str]]) -> dict[str, Json] | str:
-    """The answer, or what is wrong with it in words for the model."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        found = parse(text[start : end + 1])
+        return (parse(given) if given.strip() else {}), ""
     except ValueRefused as error:
-        return error.message
-    if not isinstance(found, dict) or set(cast("dict[str, Json]", found)) != set(labels):
-        return f"the keys must be exactly {', '.join(labels)}"
-    answer = cast("dict[str, Json]", found)
-    for head, allowed in labels.items():
-        if not isinstance(answer[head], dict):
-            return f"`{head}` must be an object"
-        given = cast("dict[str, Any]", answer[head])
-        if set(given) != {"label", "confidence_per_mille"}:
-            return f"`{head}` must hold exactly `label` and `confidence_per_mille`"
-        confidence = given["confidence_per_mille"]
-        if given["label"] not in allowed:
-            return f"`{head}.label` must be one of {', '.join(allowed)}"
-        if type(confidence) is not int or not 0 <= confidence <= 1000:
-            return f"`{head}.confidence_per_mille` must be an integer from 0 to 1000"
-    return answer
+        return {}, error.message
+
+
+@contextmanager
+def _failures(spent: Callable[[], ModelAnswer | None]) -> Generator[None]:
+    """What goes wrong at the provider, as `ModelFailed`: none of it says anything that the server said."""
+    from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UnexpectedModelBehavior, UserError
+
+    try:
+        yield
+    except ModelHTTPError as error:
+        raise _http(error, spent()) from error
+    except ModelAPIError as error:
+        raise (_cut_off(spent()) if _is_transport(error) else _broken(spent())) from error
+    except UnexpectedModelBehavior as error:
+        raise _broken(spent()) from error
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, LookupError) as error:
+        # Bodies that a client library stumbles over, each in its own way.
+        raise _broken(spent()) from error
+    except Exception as error:
+        if _is_transport(error):
+            raise _cut_off(spent()) from error
+        if type(error).__module__.partition(".")[0] in ("openai", "anthropic", "google"):
+            raise _broken(spent()) from error
+        raise
+
+
+def _is_transport(error: BaseException | None) -> bool:
+    """Whether the connection failed, in whichever library's words."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError | asyncio.IncompleteReadError):
+            return True
+        names = {each.__name__ for each in type(error).__mro__}
+        if names & {"TransportError", "APIConnectionError", "ModelConnectionError", "StreamError"}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _cut_off(spent: ModelAnswer | None) -> ModelFailed:
+    message = "its server can't be reached, or broke off" if spent is None else "its server broke off in the middle of an answer"
+    why = "unreachable" if spent is None else "cut off"
+    return ModelFailed(message, code="model_unavailable", fault=Fault.BUSY, why=why, spent=spent)
+
+
+def _broken(spent: ModelAnswer | None) -> ModelFailed:
+    message = "its server answered, but not as its interface has it"
+    return ModelFailed(message, code="model_answer_invalid", fault=Fault.BROKEN, why="not its interface", spent=spent)
+
+
+_BARRED = frozenset({401, 402, 403, 404})
+
+
+def _http(error: Any, spent: ModelAnswer | None) -> ModelFailed:
+    status: int = error.status_code
+    if status in (408, 409, 429) or status >= 500:
+        fault = Fault.BUSY
+    else:
+        fault = Fault.BARRED if status in _BARRED else Fault.WRONG
+    return ModelFailed(
+        f"its server answered {status}",
+        code="model_http",
+        fault=fault,
+        why=f"http {status}",
+        retry_after_ms=retry_after_ms(_headers(error).get("retry-after", "")),
+        spent=spent,
+    )
+
+
+def _headers(error: Any) -> Mapping[str, str]:
+    found: Any = getattr(error, "headers", None) or getattr(getattr(error.__cause__, "response", None), "headers", {})
+    return {str(name).lower(): str(value) for name, value in dict(found).items()}
+
+
+def retry_after_ms(asked: str, now: datetime | None = None) -> int | None:
+    """How long a busy server asks to be left alone: seconds, or a date (RFC 9110, section 10.2.3)."""
+    if asked.isascii() and asked.isdigit():
+        return int(asked) * 1000 if len(asked) < 6 else None
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    left = until - (now or datetime.now(UTC))
+    return max(0, round(left.total_seconds() * 1000))

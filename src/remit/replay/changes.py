@@ -96,7 +96,10 @@ def _model(binding: str, model: str, project: Project) -> Vary:
         training = {name: digest for name, digest in loaded.training.items() if name != chosen}
         if section.training:
             training[chosen] = hashlib.sha256(project.path(section.training).read_bytes()).hexdigest()
-        return replace(loaded, contract=contract, models={**loaded.models, chosen: section}, training=training)
+        # Whoever asks what another model would say wants to hear that one, and no stand-in.
+        stand_ins = {name: others for name, others in loaded.stand_ins.items() if name != chosen}
+        models = {**loaded.models, chosen: section}
+        return replace(loaded, contract=contract, models=models, training=training, stand_ins=stand_ins)
 
     return vary
 

@@ -180,7 +180,7 @@ class _TriedRun(Run):
     async def _wait_until(self, until: int) -> None:
         """What is tried does not take its time."""
 
-    async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
+    async def _propose(self, tool: str, args: Json, step: str, on_text: Any = None) -> Outcome:  # noqa: ARG002 - nobody listens
         with let_out():
             return await self._answered(tool, args, step)
 

@@ -268,7 +268,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         case EventType.CALL_COMPLETED:
             ended: Carried = Completed(result=(event.sealed or body)["result"])
         case EventType.CALL_FAILED:
-            ended = Failed(code=body["code"], message=body["message"])
+            ended = Failed(code=body["code"], message=body["message"], usage=body.get("usage"))
         case _:
             ended = Unknown(code=body["code"], message=body["message"])
     step.outcome = ended

@@ -27,6 +27,7 @@ from remit.journal.journal import Clock, RunLog
 from remit.memory.context import Compaction, ContextBudget, ContextMessage, apply, compact, fits
 from remit.runs import questions
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
+from remit.runs.listening import OnText, Telling
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
 from remit.values import Json, ValueRefused, digest, leaves
@@ -172,9 +173,13 @@ class Run:
         found = await self._value("compaction", lambda: to_builtins(compact(messages, budget)[1]))
         return apply(messages, convert(found, Compaction))
 
-    def model(self, name: str, /, **given: Json) -> Coroutine[Any, Any, Any]:
-        """Ask a model that the contract binds. An answer below the contract's confidence escalates the run."""
-        return self._model(name, given, self._next_step())
+    def model(self, name: str, /, *, on_text: OnText | None = None, **given: Json) -> Coroutine[Any, Any, Any]:
+        """Ask a model that the contract binds. An answer below the contract's confidence escalates the run.
+
+        `on_text` takes the pieces of its text while they come, redacted. Where an answer breaks off and is begun anew, a
+        blank line stands between; a step that is on record gives its text at once.
+        """
+        return self._model(name, given, self._next_step(), on_text)
 
     async def gather(self, *branches: Awaitable[T]) -> list[T]:
         """Await several at once and return their results in order. All of them end before the first failure is raised."""
@@ -295,14 +300,14 @@ class Run:
             return "`run.ask`"
         return "`run.escalate`" if step in folded.cases else ""
 
-    async def _propose(self, tool: str, args: Json, step: str) -> Outcome:
+    async def _propose(self, tool: str, args: Json, step: str, on_text: OnText | None = None) -> Outcome:
         self.take_up_arrivals()
         if self._recorded(step):
             self._expect(step, f"a call of `{recorded_name(self._folded.state, tool)}`")
             known = await self._replay(step, args)
             if known is not None:
                 return known
-        proposal = Proposal(tool=tool, args=args, step=step, token=self._token())
+        proposal = Proposal(tool=tool, args=args, step=step, token=self._token(), on_text=on_text)
         return await self._gate.propose(self._folded.state, proposal)
 
     async def _replay(self, step: str, args: Json) -> Outcome | None:
@@ -352,8 +357,8 @@ class Run:
             raise Diverged(f"step {step} of run `{self.id}` asks something else on record; the code has changed since")
         return asked
 
-    async def _call(self, tool: str, args: dict[str, Json], step: str) -> Any:
-        outcome = await self._propose(tool, args, step)
+    async def _call(self, tool: str, args: dict[str, Json], step: str, on_text: OnText | None = None) -> Any:
+        outcome = await self._propose(tool, args, step, on_text)
         if isinstance(outcome, Completed):
             return outcome.result
         if isinstance(outcome, Held):
@@ -374,8 +379,10 @@ class Run:
         found: Any = await self._call("memory.search", args, step)
         return found["chunks"]
 
-    async def _model(self, name: str, given: dict[str, Json], step: str) -> Any:
-        answer: Any = await self._call(f"model:{name}", given, step)
+    async def _model(self, name: str, given: dict[str, Json], step: str, on_text: OnText | None) -> Any:
+        telling = Telling(on_text, self._folded.state.redactor)
+        answer: Any = await self._call(f"model:{name}", given, step, telling.takes)
+        telling.end(answer)
         floor = self._folded.state.authority.confidence_floor
         confidence: Any = answer.get("confidence_per_mille")
         if floor is not None and confidence is not None and confidence < floor:

@@ -208,7 +208,7 @@ def load_tools(modules: Sequence[str], folder: Path) -> Mapping[str, Tool]:
     found: dict[str, _Found] = {}
     for entry in modules:
         try:
-            module = _load(entry, folder)
+            module = load_module(entry, folder)
         except ConfigError as error:
             problems.append(error.message)
             continue
@@ -227,7 +227,7 @@ def load_change_logs(modules: Sequence[str], folder: Path) -> Mapping[str, Chang
     found: dict[str, ChangeLog] = {}
     tools = load_tools(modules, folder)
     for entry in modules:
-        for log in {id(item): item for item in vars(_load(entry, folder)).values() if isinstance(item, ChangeLog)}.values():
+        for log in {id(item): item for item in vars(load_module(entry, folder)).values() if isinstance(item, ChangeLog)}.values():
             if log.connection in found:
                 raise ConfigError(f"{entry}: the changes of `{log.connection}` are listed by another module already; take one out")
             for name in log.traces:
@@ -267,7 +267,8 @@ def _line_of(module: ModuleType, name: str) -> str:
     return f":{said[-1]}" if said else ""
 
 
-def _load(entry: str, folder: Path) -> ModuleType:
+def load_module(entry: str, folder: Path) -> ModuleType:
+    """An importable module, or a `.py` file inside `folder`, under a name of its own. Raises `ConfigError`."""
     if not entry.endswith(".py"):
         return _import(entry)
     path = _inside(entry, folder)
