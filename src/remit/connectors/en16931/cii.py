@@ -198,6 +198,7 @@ def _line(line: Element, pick: Picker) -> InvoiceLine:
         unit=pick.attribute(delivery, "unitCode", "BilledQuantity"),
         net=pick.amount(settlement, "SpecifiedTradeSettlementLineMonetarySummation", "LineTotalAmount"),
         price=pick.amount(agreement, "NetPriceProductTradePrice", "ChargeAmount"),
+        price_base=pick.amount(agreement, "NetPriceProductTradePrice", "BasisQuantity"),
         gross_price=pick.amount(agreement, "GrossPriceProductTradePrice", "ChargeAmount"),
         category=pick.text(settlement, "ApplicableTradeTax", "CategoryCode"),
         rate=pick.amount(settlement, "ApplicableTradeTax", "RateApplicablePercent"),

@@ -70,7 +70,11 @@ class InvoicePeriod(Struct, frozen=True, kw_only=True):
 
 
 class InvoiceLine(Struct, frozen=True, kw_only=True):
-    """A line (BG-25)."""
+    """A line (BG-25).
+
+    Attributes:
+        price_base: For how many units the price is (BT-149).
+    """
 
     id: Text | None = None
     name: Text | None = None
@@ -79,6 +83,7 @@ class InvoiceLine(Struct, frozen=True, kw_only=True):
     unit: Text | None = None
     net: Decimal | None = None
     price: Decimal | None = None
+    price_base: Decimal | None = None
     gross_price: Decimal | None = None
     category: Text | None = None
     rate: Decimal | None = None

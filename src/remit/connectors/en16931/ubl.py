@@ -177,6 +177,7 @@ def _line(line: Element, kind: str, pick: Picker) -> InvoiceLine:
         unit=pick.attribute(line, "unitCode", quantity),
         net=pick.amount(line, "LineExtensionAmount"),
         price=pick.amount(price, "PriceAmount"),
+        price_base=pick.amount(price, "BaseQuantity"),
         gross_price=pick.amount(price, "AllowanceCharge", "BaseAmount"),
         category=pick.text(item, "ClassifiedTaxCategory", "ID"),
         rate=pick.amount(item, "ClassifiedTaxCategory", "Percent"),
