@@ -25,7 +25,7 @@ from remit.runs import questions
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
-from remit.values import Json, ValueRefused, digest, leaves
+from remit.values import Json, ValueRefused, decode, digest, encode, leaves
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ class Run:
 
     def record(self, kind: str, value: Json) -> Coroutine[Any, Any, None]:
         """Put on record what the code has concluded, such as how an ensemble has voted; redacted as all else is."""
-        return self._record(kind, value, self._next_step())
+        return self._record(kind, decode(encode(value)), self._next_step())
 
     def _current(self) -> _Scope:
         scope = _scope.get()

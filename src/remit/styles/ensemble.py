@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from dataclasses import field as with_default
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-from msgspec import Struct, field, to_builtins
+from msgspec import Struct, field
 
 from remit.errors import RunError
 from remit.runs.run import NotCompleted, Run
-from remit.values import Json
+from remit.values import Json, decode, encode
 
 ENSEMBLE = "ensemble"
 """The kind under which an ensemble's outcome stands on record."""
@@ -86,7 +86,7 @@ class Consensus(Struct, frozen=True, kw_only=True):
     @property
     def plain(self) -> dict[str, Json]:
         """As JSON, with what each of them said."""
-        return cast("dict[str, Json]", to_builtins(self))
+        return decode(encode(self))
 
     @property
     def reason(self) -> str:

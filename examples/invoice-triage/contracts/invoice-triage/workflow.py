@@ -75,7 +75,7 @@ async def invoice_triage(run: Run, request: dict[str, Any]) -> dict[str, Any]:
         "category": consensus.answer["category"],
         "payable": consensus.answer["payable"],
         "by": consensus.by,
-        "disagreements": sorted(consensus.kinds - {Disagreement.AGREE}),
+        "disagreements": sorted(kind.value for kind in consensus.kinds - {Disagreement.AGREE}),
     }
 
 
