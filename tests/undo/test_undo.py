@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from remit.cases.cases import Decision
 from remit.errors import ConfigError, RecordError, RunError
 from remit.export.metrics import JournalFold
 from remit.journal.events import EventType
+from remit.replay.recorded import Choice
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +65,35 @@ async def test_it_is_overwritten_where_a_person_says_so(remit: Remit, shelf: She
     result = await undo(remit, run, "1")
     assert result.output["remaining"] == []
     assert shelf.boxes()["a"] == {"colour": "red", "owner": "", "sealed": False}
+
+
+async def test_what_was_undone_is_not_undone_again_whoever_insists(remit: Remit, shelf: Shelf) -> None:
+    run = await tidied(remit, ("box.shake", {"box": "c"}))
+    first = await undo(remit, run, "1")
+    assert [each["step"] for each in first.output["undone"]] == ["1"]
+    shaken = json.loads(shelf.file.read_text())["c"]["version"]
+    outlook = await remit.undoing.outlook(run, token=remit.person_token("lee"), reason="wrong box")
+    assert outlook.foreseen == ()
+    assert [each.why for each in outlook.remaining] == [f"it was undone already, by {first.run}"]
+    for overwrite in ((), ("1",)):
+        with pytest.raises(RunError) as caught:
+            await undo(remit, run, *overwrite)
+        assert caught.value.code in ("nothing_to_undo", "step_unknown")
+    assert json.loads(shelf.file.read_text())["c"]["version"] == shaken
+
+
+async def test_what_a_person_did_again_after_an_undo_is_theirs(remit: Remit, shelf: Shelf) -> None:
+    run = await tidied(remit, PAINT, SEAL)
+    shelf.by_hand("a", owner="bob")
+    first = await undo(remit, run)
+    assert [each["step"] for each in first.output["undone"]] == ["2"]
+    # On purpose, and just as the run had left it.
+    shelf.by_hand("a", sealed=True, owner="ann")
+    second = await undo(remit, run)
+    assert [each["step"] for each in second.output["undone"]] == ["1"]
+    assert shelf.boxes()["a"] == {"colour": "red", "owner": "", "sealed": True}
+    report = await remit.replays.replay(Choice(run=second.run), 1)
+    assert [one.result for one in report.runs] == ["identical"]
 
 
 async def test_what_was_put_back_by_hand_needs_nothing(remit: Remit, shelf: Shelf) -> None:
@@ -186,8 +217,9 @@ async def test_an_open_run_is_not_undone(remit: Remit, shelf: Shelf) -> None:
 async def test_asked_twice_it_is_undone_once(remit: Remit, shelf: Shelf) -> None:
     run = await tidied(remit, PAINT)
     await undo(remit, run)
-    again = await undo(remit, run)
-    assert again.output["undone"] == []
+    with pytest.raises(RunError) as caught:
+        await undo(remit, run)
+    assert caught.value.code == "nothing_to_undo"
     assert shelf.boxes()["a"]["colour"] == "red"
 
 

@@ -124,8 +124,7 @@ class Engine:
 
     def run_of(self, contract: str, request_key: str) -> str | None:
         """The run that a request key has opened, if it was used before."""
-        found = self._table.opened(contract, self._table.keyed("key", request_key.encode()))
-        return None if found is None else found.run
+        return self._table.run_of(contract, request_key)
 
     def rehearsal(self, program: Program, name: str, request: Json, on_behalf_of: str) -> Rehearsal:
         """A run of a program that does not happen, to ask what the gate would say."""

@@ -95,6 +95,11 @@ class RunTable:
         row = self._first(query.where(_RUNS.contract == contract, _RUNS.request_key == request_key))
         return None if row is None else Opened(run=row.run, digest=row.request_digest)
 
+    def run_of(self, contract: str, request_key: str) -> str | None:
+        """The run that a request key has opened, if it was used before."""
+        found = self.opened(contract, self.keyed("key", request_key.encode()))
+        return None if found is None else found.run
+
     def standing(self, run: str) -> Standing:
         """How a run stands. Raises `RunError` (code `run_not_found`)."""
         query = self._of_tenant(_RUNS.status, _RUNS.elsewhere, _RUNS.claims, _RUNS.held_at)

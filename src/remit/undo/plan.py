@@ -84,6 +84,27 @@ def plan_of(run: str, events: Sequence[Event], tools: Mapping[str, Tool]) -> Und
     return UndoPlan(run=run, contract=opened["contract"], calls=tuple(calls), remaining=tuple(remaining))
 
 
+def without(plan: UndoPlan, undo: str, events: Sequence[Event]) -> UndoPlan:
+    """What of a plan an earlier undo has left. `events`: that undo's, which is closed.
+
+    What it called is not called again, whatever stands in the object now: that was taken back, and what came later is
+    somebody else's. A call of which nobody knows whether it happened is not repeated blindly either.
+    """
+    request: dict[str, Any] = (_original(events[0]) or {}).get("request") or {}
+    asked: list[dict[str, Any]] = request.get("calls") or []
+    step_of = {str(number): str(call["step"]) for number, call in enumerate(asked, start=1)}
+    ended: dict[str, str] = {}
+    for event in events:
+        step = step_of.get(event.header.span)
+        if step is not None and event.type is EventType.CALL_COMPLETED:
+            ended[step] = f"it was undone already, by {undo}"
+        elif step is not None and event.type is EventType.CALL_UNKNOWN:
+            ended[step] = f"nobody knows whether {undo} has undone it; look at its case"
+    left = tuple(call for call in plan.calls if call.step not in ended)
+    done = [Remaining(step=call.step, tool=call.undoes, why=ended[call.step]) for call in plan.calls if call.step in ended]
+    return msgspec.structs.replace(plan, calls=left, remaining=(*plan.remaining, *done))
+
+
 def _original(event: Event) -> dict[str, Any] | None:
     """What an event says, with the originals of what is redacted in it."""
     body = cast("dict[str, Any] | None", event.body)

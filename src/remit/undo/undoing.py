@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +17,7 @@ from remit.runs.engine import Engine
 from remit.runs.program import Program, Programs, RunResult
 from remit.runs.rehearsal import Rehearsal
 from remit.tools.spec import Tool
-from remit.undo.plan import Compensating, Remaining, UndoPlan, plan_of
+from remit.undo.plan import Compensating, Remaining, UndoPlan, plan_of, without
 from remit.undo.program import (
     AS_BEFORE,
     Attributes,
@@ -28,12 +29,21 @@ from remit.undo.program import (
 from remit.values import Json
 
 PREFIX = "undo:"
-"""A contract's name for the engine: `undo:<run>` is the undoing of that run, `undo:<run>!<steps>` one that overwrites."""
+"""A contract's name for the engine: `undo:<run>` is the undoing of that run, `undo:<run>#2` the second one, and
+`undo:<run>!<steps>` one that overwrites."""
+
+_NAME = re.compile(r"undo:(?P<run>[^#!]*)(?:#(?P<attempt>[0-9]+))?(?:!(?P<steps>.*))?")
 
 
 def undone_by(name: str) -> str:
     """The run that a program of this name undoes; empty for a contract's own."""
-    return name.removeprefix(PREFIX).partition("!")[0] if name.startswith(PREFIX) else ""
+    found = _NAME.fullmatch(name)
+    return found["run"] if found else ""
+
+
+def _name(run: str, attempt: int, overwrite: Sequence[str]) -> str:
+    nth = "" if attempt == 1 else f"#{attempt}"
+    return f"{PREFIX}{run}{nth}" + (f"!{','.join(sorted(overwrite))}" if overwrite else "")
 
 
 Permit = Callable[[str, str, str], Awaitable[str]]
@@ -80,9 +90,13 @@ class Outlook:
 class UndoPrograms:
     """The programs that the engine asks for: those of contracts, and those of undos, made from the record."""
 
-    def __init__(self, contracts: ContractPrograms, reader: Reader) -> None:
+    def __init__(
+        self, contracts: ContractPrograms, reader: Reader, run_of: Callable[[str, str], str | None]
+    ) -> None:
+        """`run_of(contract, key)`: the run that a request key has opened, if it was used before."""
         self._contracts = contracts
         self._reader = reader
+        self._run_of = run_of
 
     def at_once(self) -> Mapping[str, int]:
         return self._contracts.at_once()
@@ -91,8 +105,11 @@ class UndoPrograms:
         if not contract.startswith(PREFIX):
             return self._contracts.at_hand(contract, release)
         # The release names what was asked for: a plan with some steps overwritten is another one than without.
-        run, overwrite = undone_by(contract), contract.partition("!")[2]
-        program = self.program(self.plan(run), [step for step in overwrite.split(",") if step])
+        found = _NAME.fullmatch(contract)
+        assert found is not None
+        run, overwrite = found["run"], found["steps"] or ""
+        plan = self.plan(run, int(found["attempt"] or 1))
+        program = self.program(plan, [step for step in overwrite.split(",") if step])
         if release is not None and release != program.authority.release:
             raise RunError(
                 f"the undo of run `{run}` was planned under other files; put those back, or close it and plan anew",
@@ -107,10 +124,20 @@ class UndoPrograms:
         self._contracts.admitted(program.authority.contract.contract, on_behalf_of)
         return program
 
-    def plan(self, run: str) -> UndoPlan:
-        """What can be undone of a run. Raises `RunError` as `plan_of` does, and where there is no such run."""
-        events = self._reader.events(run)
-        return plan_of(run, events, self._contracts.all_tools())
+    def plan(self, run: str, attempt: int) -> UndoPlan:
+        """What is left to undo of a run behind the undos before this one. Raises `RunError` as `plan_of` does, and where
+        there is no such run.
+        """
+        plan = plan_of(run, self._reader.events(run), self._contracts.all_tools())
+        for nth in range(1, attempt):
+            earlier = self.undo_of(plan, nth)
+            if earlier is not None:
+                plan = without(plan, earlier, self._reader.events(earlier))
+        return plan
+
+    def undo_of(self, plan: UndoPlan, attempt: int) -> str | None:
+        """The run that was the nth undo of a run."""
+        return self._run_of(plan.contract, undo_key(plan.run, attempt))
 
     def program(self, plan: UndoPlan, overwrite: Sequence[str]) -> Program:
         """The program that carries out a plan."""
@@ -142,7 +169,7 @@ class Undoing:
         does.
         """
         person = await self._permit(run, token, reason)
-        plan = self._programs.plan(run)
+        plan = self._programs.plan(run, self._next(run)[0])
         _check_steps(plan, overwrite)
         program = self._programs.program(plan, overwrite)
         rehearsal = self._engine.rehearsal(program, f"undo-of-{run}", plan.request, person)
@@ -155,24 +182,42 @@ class Undoing:
     async def undo(self, run: str, *, token: str, reason: str = "", overwrite: Sequence[str] = ()) -> RunResult:
         """Carry out the plan for a run, as far as policy and the objects' present state allow.
 
-        Asked again before it has ended, it goes on with the same undo; afterwards, it plans anew. Raises `RunError`
+        Asked again before it has ended, it goes on with the same undo; afterwards, it plans what is left. Raises `RunError`
         (`run_open`, `erased`, `nothing_to_undo`, `step_unknown`), and what `Permit` raises for whoever may not.
         """
         person = await self._permit(run, token, reason)
-        plan = self._programs.plan(run)
+        attempt, under_way = self._next(run)
+        if under_way is not None:
+            return await self._engine.drive(under_way)
+        plan = self._programs.plan(run, attempt)
         _check_steps(plan, overwrite)
         if not plan.calls:
-            raise RunError(f"nothing of run `{run}` can be undone; `remit undo {run} --plan` says why", code="nothing_to_undo")
-        name = f"{PREFIX}{run}" + (f"!{','.join(sorted(overwrite))}" if overwrite else "")
+            more = "" if attempt == 1 else " any more"
+            message = f"nothing of run `{run}` can be undone{more}; `remit undo {run} --plan` says why"
+            raise RunError(message, code="nothing_to_undo")
+        opened = await self._engine.open(
+            _name(run, attempt, overwrite),
+            {**plan.request, "reason": reason},
+            on_behalf_of=person,
+            request_key=undo_key(run, attempt),
+        )
+        return await self._engine.drive(opened)
+
+    def _next(self, run: str) -> tuple[int, str | None]:
+        """Which undo of a run comes next, and the one that is still under way, if there is one."""
+        plan = self._programs.plan(run, 1)
         for attempt in count(1):
-            key = f"{name}/{attempt}"
-            known = self._engine.run_of(plan.contract, key)
+            known = self._programs.undo_of(plan, attempt)
             if known is None:
-                request = {**plan.request, "reason": reason}
-                known = await self._engine.open(name, request, on_behalf_of=person, request_key=key)
+                return attempt, None
             if not self._engine.is_closed(known):
-                return await self._engine.drive(known)
+                return attempt, known
         raise AssertionError
+
+
+def undo_key(run: str, attempt: int) -> str:
+    """The request key of the nth undo of a run: of any number that are asked for at once, one is opened."""
+    return f"{PREFIX}{run}/{attempt}"
 
 
 def _check_steps(plan: UndoPlan, overwrite: Sequence[str]) -> None:
