@@ -99,6 +99,18 @@ class Comparison:
         self._expect(step, f"value:{kind}", f"`{kind}`", None)
         return self._folded.values[step].value
 
+    def conclusion(self, step: str, kind: str, value: Json) -> None:
+        """What the code concludes, held against what it concluded on record. Raises as `call` does."""
+        self._expect(step, f"value:{kind}", f"`{kind}`", value)
+        recorded = self._folded.values[step].value
+        if _digest_of(value) == _digest_of(recorded):
+            return
+        what = self._acts[step][1].what
+        differing = tuple(self._differing(value, self._redact(recorded, "")))
+        if differing or not self._recorded.is_concealed:
+            expected = Act(what=what, values=self._redact(recorded, ""))
+            self._fail(step, expected, Act(what=what, values=self._redact(value, "")), differing)
+
     def question(self, step: str, asking: QuestionTerms) -> RecordedQuestion:
         """The recorded question with its answer; one that nobody answered in time has expired. Raises as `call` does."""
         said: Json = {"reason": asking.question, "draft": asking.draft, "answer": dict(asking.schema)}

@@ -85,6 +85,9 @@ class _RerunRun(Run):
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:  # noqa: ARG002 - nothing is made anew
         return self._comparison.value(self._next_step(), kind)
 
+    async def _record(self, kind: str, value: Json, step: str) -> None:
+        self._comparison.conclusion(step, kind, value)
+
     async def _asked(self, asking: QuestionTerms, step: str) -> RecordedQuestion:
         return self._comparison.question(step, asking)
 

@@ -28,7 +28,7 @@ from remit.runs import questions
 from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
-from remit.values import Json, ValueRefused, digest, leaves
+from remit.values import Json, ValueRefused, decode, digest, encode, leaves
 
 T = TypeVar("T")
 
@@ -132,6 +132,11 @@ class Run:
     def request(self) -> Json:
         """What the run was opened for."""
         return self._folded.request
+
+    @property
+    def confidence_floor(self) -> int | None:
+        """Below what confidence, in thousandths, the contract wants a person to look; `None` where it doesn't say."""
+        return self._folded.state.authority.confidence_floor
 
     def propose(self, tool: str, args: Json) -> Coroutine[Any, Any, Outcome]:
         """Propose a call and get what became of it, whatever that is. A hold is returned, not waited for."""
@@ -238,6 +243,10 @@ class Run:
         """A random 53-bit integer; the same when the run is replayed."""
         return await self._value("random", lambda: random.getrandbits(53))
 
+    def record(self, kind: str, value: Json) -> Coroutine[Any, Any, None]:
+        """Put on record what the code has concluded, such as how an ensemble has voted; redacted as all else is."""
+        return self._record(kind, decode(encode(value)), self._next_step())
+
     def _current(self) -> _Scope:
         scope = _scope.get()
         # A branch of one run may drive another run: that one counts for itself.
@@ -264,6 +273,27 @@ class Run:
         await self._journal.append(self._folded.state.log, draft)
         self._folded.values[step] = RecordedValue(kind=kind, value=value)
         return value
+
+    async def _record(self, kind: str, value: Json, step: str) -> None:
+        self._expect(step, f"`run.{kind}`")
+        known = self._folded.values.get(step)
+        if known is None:
+            state, said = self._folded.state, {"value": value}
+            shown: dict[str, Json] = state.redactor.redact(said).value
+            draft = Draft(
+                type=EventType.VALUE_RECORDED,
+                actor=state.authority.principal,
+                span=step,
+                body={"kind": kind, **shown},
+                sealed=state.redactor.sealed(shown, said),
+            )
+            await self._journal.append(state.log, draft)
+            self._folded.values[step] = RecordedValue(kind=kind, value=value)
+        elif digest(known.value) != digest(value):
+            raise Diverged(
+                f"step {step} of run `{self.id}` concludes something else on record; the code has changed since",
+                run=self.id,
+            )
 
     def _expect(self, step: str, asked: str) -> None:
         """Raises `Diverged` where the record holds something else at this step than what is asked for now."""
