@@ -54,7 +54,8 @@ class Counts:
 
 def expected(tasks: Sequence[Mapping[str, Any]], orders: Mapping[str, Any]) -> Iterator[Expected]:
     for task in tasks:
-        for action in task["evaluation_criteria"].get("actions") or []:
+        actions: list[dict[str, Any]] = task["evaluation_criteria"].get("actions") or []
+        for action in actions:
             if action["name"] in ASKS:
                 yield Expected(task=str(task["id"]), request=request_of(action, orders))
 

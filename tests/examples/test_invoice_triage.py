@@ -17,6 +17,7 @@ from remit import Completed, Denied, Remit, RunResult
 from remit.cases.cases import Decision
 from remit.errors import CaseError
 from remit.journal.events import EventType
+from remit.replay.changes import parse_change
 from remit.replay.recorded import Choice
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,7 @@ async def test_an_invoice_that_all_agree_on_is_booked_to_the_account_of_the_mast
     remit: Remit, folder: Path
 ) -> None:
     result = await triage(remit, "2101-office.xml")
-    booked = {"entry": 2, "supplier": "S-200", "category": "office", "payable": "178.5", "by": "quorum", "disagreements": []}
+    booked: dict[str, Any] = {"entry": 2, "supplier": "S-200", "category": "office", "payable": "178.5", "by": "quorum", "disagreements": []}
     assert (result.outcome, result.output) == ("completed", booked)
     assert entries(folder) == [("KB-2026-1101", "178.50", "DE02120300000000202051", "office", "booked")]
     undone = await remit.undoing.undo(result.run, token=remit.person_token("ron"), reason="sent back")
@@ -211,6 +212,18 @@ async def test_every_run_over_the_inbox_replays_to_the_same(remit: Remit, folder
     # Those that wait for a person have no end yet to compare.
     assert sorted({result for result, _ in said}) == ["identical", "undetermined"]
     assert all("came out the same" in why for result, why in said if result == "undetermined")
+
+
+async def test_with_another_second_model_the_votes_are_counted_anew(remit: Remit) -> None:
+    held = await triage(remit, "2102-servers.xml")
+    done = await approve(remit, held, "ron")
+    assert done.output["disagreements"] == ["low_confidence"]
+    change = parse_change("model=second:coding", remit.project)
+    cohort = await remit.counterfactuals.compare(Choice(last=1), change, {}, samples=1)
+    [tried] = cohort.tried
+    without: Any = tried.baseline[0].output
+    changed: Any = tried.changed[0].output
+    assert (without["disagreements"], changed["disagreements"]) == (["low_confidence"], [])
 
 
 async def test_the_example_has_no_problems_and_decides_as_its_table_says(remit: Remit) -> None:

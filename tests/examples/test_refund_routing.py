@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 from as_is import copy_of, problems_of
+from benchmarks.retail import expected, measure
+from crashing import LATER_US, POINTS, in_a_process
 
-from remit import Remit
+from remit import Failed, Remit
 from remit.cases.cases import Decision
 from remit.errors import CaseError
 from remit.runs.program import RunResult
@@ -165,9 +168,65 @@ async def test_an_exchange_charges_the_difference_and_is_undone(remit: Remit, sh
     assert (order(shop, "#W1000001")["status"], balance(shop, "ines_falk_4101", "gift_card_4101002")) == ("delivered", "25.0")
 
 
-async def test_a_sold_out_item_is_not_exchanged_for(remit: Remit) -> None:
+async def test_an_exchange_for_something_that_is_sold_out_becomes_a_case(remit: Remit, shop: Path) -> None:
     result = await run(remit, {**JACKET, "ask": "exchange", "new_items": ["2100000013"]})
-    assert (result.outcome, "sold out" in result.reason) == ("failed", True)
+    assert (result.outcome, result.reason.split(":")[0]) == ("escalated", "sold out")
+
+
+@pytest.mark.parametrize(
+    ("item", "amount", "code"),
+    [
+        ("2100000013", "0.00", "sold_out"),
+        ("2100000041", "0.00", "product_differs"),
+        ("2100000012", "4.99", "amount_wrong"),
+        ("2100000099", "0.00", "not_found"),
+    ],
+)
+async def test_the_shop_itself_refuses_an_exchange_that_its_books_do_not_allow(
+    remit: Remit, shop: Path, item: str, amount: str, code: str
+) -> None:
+    async with remit.gate("refund-routing").run(JACKET) as agent:
+        await agent.propose("orders.read", {"customer": JACKET["customer"], "order": JACKET["order"]})
+        await agent.propose("risk.check", {"order": JACKET["order"]})
+        known = {"customer": JACKET["customer"], "order": JACKET["order"], "items": JACKET["items"]}
+        wanted = {"new_items": [item], "amount": {"amount": amount, "currency": "USD"}, "settle": "charge"}
+        outcome = await agent.propose("orders.exchange", {**known, **wanted, "method": "credit_card_4101001"})
+        assert isinstance(outcome, Failed), outcome
+        assert outcome.code == code
+    assert order(shop, "#W1000001")["status"] == "delivered"
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_that_is_killed_in_the_middle_pays_once(shop: Path, point: str) -> None:
+    requests = {"one": {**JACKET, "method": "gift_card_4101002"}}
+    # The refund is the fourth call.
+    assert in_a_process(shop, "refund-routing", requests, crash=(point, 4)) == -signal.SIGKILL
+    assert in_a_process(shop, "refund-routing", requests, later_us=LATER_US) == 0
+    assert balance(shop, "ines_falk_4101", "gift_card_4101002") == "114.9"
+    with closing(sqlite3.connect(shop / ".remit" / "shop.db")) as books:
+        assert books.execute("SELECT count(*) FROM changes").fetchone() == (1,)
+
+
+async def test_the_benchmark_counts_what_is_expected_and_what_is_forbidden(tmp_path: Path, shop: Path) -> None:
+    books = json.loads((shop / "data" / "shop.json").read_text())
+    given = {"order_id": "#W1000001", "item_ids": ["2100000011"], "payment_method_id": "credit_card_4101001"}
+    cancelled = {"order_id": "#W1000005", "reason": "no longer needed"}
+    actions = [
+        {"name": "get_order_details", "arguments": {"order_id": "#W1000001"}},
+        {"name": "return_delivered_order_items", "arguments": given},
+        {"name": "cancel_pending_order", "arguments": cancelled},
+    ]
+    tasks = [{"id": str(n), "evaluation_criteria": {"actions": actions}} for n in range(2)]
+    found = await measure(tmp_path / "world", books, list(expected(tasks, books["orders"])))
+    assert found["expected"]["return"] == {"allowed": 2, "reasons": []}
+    assert found["expected"]["cancel"] == {"held, then allowed": 2, "reasons": []}
+    assert {name: counts.get("denied") for name, counts in found["forbidden"].items()} == {
+        "another customer's order": 4,
+        "a method nobody knows": 2,
+        "somebody else's method": 2,
+        "a method out of the text": 2,
+        "the same once more": 4,
+    }
 
 
 async def test_a_cancellation_refunds_the_whole_order(remit: Remit, shop: Path) -> None:

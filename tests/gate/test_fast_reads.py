@@ -114,12 +114,14 @@ async def replays_alike(remit: Remit, run: str) -> bool:
 
 
 async def test_a_fresh_answer_is_given_again_and_the_record_says_so(remit: Remit, shop: Shop) -> None:
+    found: list[list[str]] = []
     for _ in range(2):
         async with remit.gate("agent").run({}) as run:
             outcomes = [await run.propose("stock.count", {"item": 1}) for _ in range(2)]
             assert [type(one) for one in outcomes] == [Completed, Completed]
+        found.append(sources(remit, run.id))
     assert tries(shop)["count"] == 1
-    assert sources(remit, run.id) == ["cache", "cache"]
+    assert found == [["", "cache"], ["cache", "cache"]]
 
 
 async def test_no_principal_and_no_person_is_told_what_another_one_was(remit: Remit, shop: Shop) -> None:

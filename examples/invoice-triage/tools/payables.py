@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -122,7 +122,7 @@ def fill(path: Path) -> None:
 
 
 @contextmanager
-def open_books() -> Iterator[sqlite3.Connection]:
+def open_books() -> Generator[sqlite3.Connection]:
     """The books, in one transaction."""
     if not BOOKS.exists():
         fill(BOOKS)

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -151,7 +151,7 @@ def fill(path: Path) -> None:
 
 
 @contextmanager
-def open_books() -> Iterator[sqlite3.Connection]:
+def open_books() -> Generator[sqlite3.Connection]:
     """The books, in one transaction."""
     if not BOOKS.exists():
         fill(BOOKS)
@@ -223,7 +223,7 @@ ORDER: Any = {
     "resource_attributes": dict.fromkeys(("customer", "status", "country", "payee"), "String"),
     "locate": locate_order,
 }
-PERSONAL = {name: FieldClass.PERSONAL for name in ("customer", "method")}
+PERSONAL: dict[str, FieldClass] = {"customer": FieldClass.PERSONAL, "method": FieldClass.PERSONAL}
 
 
 @tool(

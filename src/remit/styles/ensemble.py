@@ -9,13 +9,12 @@ the workflow says and in the same way every time.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as with_default
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NoReturn
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from remit.errors import RunError
 from remit.runs.run import NotCompleted, Run
@@ -42,16 +41,16 @@ class Disagreement(StrEnum):
     """One objects to acting at all. No majority outvotes that."""
 
 
-class Opinion(Struct, frozen=True, kw_only=True):
+class Opinion(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one of them says. Empty, it abstains, and `why` says why.
 
     `labels`: categories by what they are about. `values`: exact numbers likewise. `confidence_per_mille`: of each of
     them, where it is known. `objections`: what speaks against acting at all.
     """
 
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    values: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
-    confidence_per_mille: Mapping[str, int] = field(default_factory=dict[str, int])
+    labels: Mapping[str, str] = {}
+    values: Mapping[str, Decimal] = {}
+    confidence_per_mille: Mapping[str, int] = {}
     objections: Sequence[str] = ()
     why: str = ""
 
@@ -110,7 +109,7 @@ class AskPerson:
     of: str
     about: frozenset[Disagreement]
     within: str = "1d"
-    choices: Mapping[str, Sequence[str]] = with_default(default_factory=dict[str, Sequence[str]])
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 def model_opinion(run: Run, model: str, *, labels: Sequence[str], text: str, title: str | None = None) -> Member:

@@ -36,14 +36,14 @@ async def invoice_triage(run: Run, request: dict[str, Any]) -> dict[str, Any]:
     """The contract's entry point: one invoice in, one entry out."""
     received = await run.call("inbox.read", file=request["file"])
     if received["unreadable"]:
-        await run.escalate(f"data missing: {received['unreadable']}")
+        return await run.escalate(f"data missing: {received['unreadable']}")
     invoice = received["invoice"]
     await whole(run, invoice)
     supplier, order = await known_of(run, invoice)
     if supplier is None:
-        await run.escalate("data missing: the seller is not in the supplier master")
+        return await run.escalate("data missing: the seller is not in the supplier master")
     amount = {"amount": invoice["totals"]["payable"], "currency": invoice["currency"]}
-    same = {"supplier": supplier["supplier"], "number": invoice["number"], "amount": amount}
+    same: dict[str, Any] = {"supplier": supplier["supplier"], "number": invoice["number"], "amount": amount}
     earlier = await run.call("ledger.find", **same, issued=invoice["issued"])
 
     text = what_it_is_about(invoice)
@@ -60,7 +60,7 @@ async def invoice_triage(run: Run, request: dict[str, Any]) -> dict[str, Any]:
         asks=SHOWN_TO_A_PERSON,
     )
     if Decimal(consensus.answer["payable"]) != Decimal(invoice["totals"]["payable"]):
-        await run.escalate("the amount is another one than the invoice states; it has to be written anew")
+        return await run.escalate("the amount is another one than the invoice states; it has to be written anew")
     entry = await run.call(
         "ledger.book",
         **same,

@@ -1,7 +1,7 @@
 """Refund routing: check the order and its fraud risk, return, exchange or cancel, and hand what is unclear to people.
 
-What is unclear is decided here, in the same way every time: a request that names no items, an item that the order
-does not hold, an order that is out of reach. Everything else is the gate's to decide.
+What goes to people is decided here, in the same way every time: a request that names no items or no reason, an item that
+the order does not hold, one that is sold out. Everything else is the gate's to decide.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ async def refund_routing(run: Run, request: dict[str, Any]) -> dict[str, Any]:
     await run.call("risk.check", order=request["order"])
     if request["ask"] == "cancel":
         return await cancel(run, request, order)
-    items = request.get("items") or []
+    items: list[str] = request.get("items") or []
     if not items:
-        await run.escalate("data missing: the request does not say which items it is about")
+        return await run.escalate("data missing: the request does not say which items it is about")
     if Counter(items) - Counter(each["item"] for each in order["items"]):
-        await run.escalate("data missing: an item of the request is not in the order")
+        return await run.escalate("data missing: an item of the request is not in the order")
     method = chosen_method(request, order, customer)
     if request["ask"] == "exchange":
         return await exchange(run, request, order, method)
@@ -40,10 +40,13 @@ async def refund_routing(run: Run, request: dict[str, Any]) -> dict[str, Any]:
 
 async def exchange(run: Run, request: dict[str, Any], order: dict[str, Any], method: str) -> dict[str, Any]:
     """Exchange items for others of the same product and settle the difference, whoever owes it."""
-    items, wanted = request["items"], request.get("new_items") or []
+    items: list[str] = request["items"]
+    wanted: list[str] = request.get("new_items") or []
     if len(wanted) != len(items):
-        await run.escalate("data missing: the request does not say what each item is exchanged for")
+        return await run.escalate("data missing: the request does not say what each item is exchanged for")
     found = await run.gather(*(run.call("items.read", item=item) for item in wanted))
+    if not all(each["available"] for each in found):
+        return await run.escalate("sold out: an item that the customer wants instead can't be had")
     difference = sum((Decimal(each["price"]) for each in found), Decimal(0)) - price_of(order, items)
     await run.call(
         "orders.exchange",
@@ -62,7 +65,7 @@ async def cancel(run: Run, request: dict[str, Any], order: dict[str, Any]) -> di
     """Cancel a whole order; what was paid goes back to where it came from."""
     reason = request.get("reason")
     if reason is None:
-        await run.escalate("data missing: the request does not say why the order is cancelled")
+        return await run.escalate("data missing: the request does not say why the order is cancelled")
     paid = order["paid"]
     await run.call("orders.cancel", customer=request["customer"], order=request["order"], amount=paid, reason=reason)
     return {"action": "cancelled", "order": request["order"], "amount": paid["amount"], "method": order["paid_with"]}
