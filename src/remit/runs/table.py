@@ -11,7 +11,20 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.dml import Update
 
 from remit.errors import RunError
@@ -168,7 +181,8 @@ class RunTable:
         if trouble is not None:
             # One that can't go on is left alone for twice as long each time.
             rest_us = case(*((_RUNS.tries == tries, _rest_us(tries)) for tries in range(_MOST_TRIES)), else_=_LONGEST_REST_US)
-            wake_at, left["tries"] = now + rest_us, _RUNS.tries + 1
+            # As wide as a time is: Postgres takes what it is not told for an INTEGER.
+            wake_at, left["tries"] = literal(now, BigInteger) + type_coerce(rest_us, BigInteger), _RUNS.tries + 1
         else:
             left["tries"] = 0
         if wake_at is not None:
