@@ -9,6 +9,7 @@ from typing import Any, assert_never, cast
 from msgspec.structs import replace
 
 from remit.errors import StorageError
+from remit.gate.arguments import is_plain
 from remit.gate.authority import Authority
 from remit.gate.call import ApprovalRequest, Call, Proposal, RunState
 from remit.gate.gate import not_used, note_denial, take_in_result
@@ -205,6 +206,8 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         outcome=_outcome_of_verdict(state, body["tool"], event.header.verdict, verdict),
     )
     state.steps.add(step)
+    if is_plain(body["args_digest"]):
+        state.plain_digests.add(body["args_digest"])
     waits = (body["tool"], body["args_digest"])
     state.deferred.discard(waits)
     if event.header.verdict == "allow":

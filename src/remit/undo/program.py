@@ -48,12 +48,14 @@ def budget_for(plan: UndoPlan, attempts: int) -> Budget:
     return Budget(calls=calls * attempts, writes=calls * attempts, time="1h")
 
 
-def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str]) -> Program:
+def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str], plan_digest: str) -> Program:
     """The program that carries out a plan; `overwrite`: steps that are undone whoever changed what they left.
+
+    `plan_digest`: of `plan.request`.
 
     `authority` is the one for it, whose release this replaces by one that names the plan.
     """
-    bundle = {"undo": plan.run, "under": authority.release, "plan": digest(plan.request), "overwrite": list(overwrite)}
+    bundle = {"undo": plan.run, "under": authority.release, "plan": plan_digest, "overwrite": list(overwrite)}
     calls = {str(number): call for number, call in enumerate(plan.calls, start=1)}
     verifiers = {**authority.verifiers, UNCHANGED: Unchanged(calls, overwrite)}
     return Program(
