@@ -14,7 +14,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote, quote_plus, unquote_plus
 
@@ -22,6 +21,7 @@ import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
 from remit.journal.national_ids import PATTERN, national_id
+from remit.journal.pseudonyms import shown_class
 from remit.journal.variants import Variants
 from remit.tools.spec import FieldClass
 from remit.values import Json, encode
@@ -158,12 +158,6 @@ _SPELLED: Mapping[str, Callable[[str], str]] = {
 """Values that people write in several ways, as one: whoever follows one of them follows all."""
 
 
-@lru_cache(maxsize=256)
-def _shown_kind(kind: str) -> str:
-    """The class as a pseudonym names it: not as a word that a detector takes for the name of a secret."""
-    return "concealed" if _CANDIDATES.search(f"<{kind}:abcdefghijkl>".encode()) else kind
-
-
 class Redacted(msgspec.Struct, frozen=True, kw_only=True):
     """A value as it may be kept, and the kinds of data that were found in it.
 
@@ -237,7 +231,7 @@ class Redactor:
 
     def pseudonym(self, kind: str, text: str) -> str:
         """`<email:jphkaibo…>`: the same for the same value, however it is spelled, and useless without the key."""
-        kind, text = _shown_kind(kind), _SPELLED.get(kind, str)(text)
+        kind, text = shown_class(kind), _SPELLED.get(kind, str)(text)
         mac = hmac.digest(self._key, f"{kind}\0{text}".encode(errors="surrogatepass"), "sha256")
         return f"<{kind}:{mac[:6].hex().translate(_LETTERS)}>"
 

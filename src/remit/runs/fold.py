@@ -197,6 +197,8 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
         state.redactor.redact(call.args, call.tool.spec.field_classes)
+        if call.resource is not None:
+            state.redactor.redact(dict(call.resource.attributes), call.tool.spec.resource_classes)
     folded.steps[step] = RecordedStep(
         tool=body["tool"],
         args_digest=body["args_digest"],

@@ -31,7 +31,7 @@ from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.runs.listening import OnText, Telling
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
-from remit.values import Json, decode, encode
+from remit.values import Json, decode, digest, encode
 
 T = TypeVar("T")
 

@@ -65,7 +65,16 @@ def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str], 
         bundle=bundle,
         workflow=_workflow(plan),
         refs={UNDOES: plan.run},
+        known=plan.known,
+        request_classes=_classes(plan, authority),
     )
+
+
+def _classes(plan: UndoPlan, authority: Authority) -> dict[str, str]:
+    """The classes of the arguments of all calls, which stand in the request side by side: what one tool declares counts."""
+    specs = [authority.tools[tool].spec for tool in dict.fromkeys(call.tool for call in plan.calls)]
+    declared = {path: kind for spec in specs for path, kind in spec.field_classes.items()}
+    return {f"calls.*.args.{path}": kind for path, kind in declared.items()}
 
 
 def _workflow(plan: UndoPlan) -> Workflow:

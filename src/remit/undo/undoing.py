@@ -259,7 +259,7 @@ async def _foresee(call: Compensating, step: str, rehearsal: Rehearsal, restored
         return _foreseen(call, shown, verdict, "")
     # What was done later is undone earlier, and so stands as it was before that.
     back = restored.setdefault((resource.kind, resource.id), {})
-    why = "" if overwrite else objection(call, {**resource.attributes, **back}) or ""
+    why = "" if overwrite else rehearsal.text(objection(call, {**resource.attributes, **back}) or "")
     if not why and call.before is not None:
         before: Attributes = call.before.attributes
         back.update({name: before[name] for name in call.left or () if name in before})
