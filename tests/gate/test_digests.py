@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 from project import Shop, make_shop, write_action
 from remit import Remit
 from remit.cases.cases import Decision
-from remit.journal.events import Event
+from remit.journal.events import Event, leaf_hash
+from remit.replay.recorded import Choice
+from remit.storage import schema
 from remit.values import encode
 
 pytestmark = pytest.mark.anyio
 
+SALT = 16
 PHONE = "+49 170 5550123"
 ASK = {"autonomy": "approve", "approval": {"by": "role:care-lead", "within": "4h"}}
 TOOLS = '''
@@ -90,3 +94,39 @@ async def test_the_same_arguments_have_one_digest_in_all_runs_of_a_tenant_and_an
     elsewhere.contract("calling", [write_action("phones.call", **ASK)], workflow=CALLING)
     async with Remit(elsewhere.folder) as another:
         assert digests(another.journal.reader.events(await called(another))) != one
+
+
+def recorded_before(remit: Remit, run: str) -> None:
+    """Write the record of a run anew, with digests of arguments that have no key, as they were before 0.2."""
+    keys, prev = remit.journal.reader.keys(run), ""
+    of_run = schema.events.c.run == run
+    with remit.database.engine.begin() as connection:
+        for row in connection.execute(schema.events.select().where(of_run).order_by(schema.events.c.n)).all():
+            salted, header = keys.decrypt_body(bytes(row.body), run, row.n), json.loads(row.header)
+            sealed = keys.decrypt_sealed(bytes(row.sealed), run, row.n) if row.sealed is not None else None
+            assert salted is not None
+            body = json.loads(salted[SALT:])
+            if "args_digest" in body:
+                args = json.loads(sealed[SALT:])["args"] if sealed else (body.get("args") or {"number": PHONE})
+                body["args_digest"] = hashlib.sha256(encode(args)).hexdigest()
+            salted = salted[:SALT] + encode(body)
+            header = encode({**header, "prev": prev, "body": hashlib.sha256(salted).hexdigest()})
+            prev = leaf_hash(header).hex()
+            at = of_run & (schema.events.c.n == row.n)
+            new = {"header": header, "hash": bytes.fromhex(prev), "body": keys.encrypt_body(salted, run, row.n)}
+            connection.execute(schema.events.update().where(at).values(new))
+
+
+async def test_what_was_asked_and_approved_before_digests_had_a_key_is_carried_out_and_known_again(remit: Remit) -> None:
+    held = await remit.run("calling", {"number": PHONE})
+    assert held.case is not None
+    await remit.cases.decide(held.case, Decision.APPROVED, token=remit.person_token("lee"))
+    recorded_before(remit, held.run)
+    before = digests(remit.journal.reader.events(held.run))
+    assert before == {hashlib.sha256(encode({"number": PHONE})).hexdigest()}
+    assert (await remit.engine.drive(held.run)).outcome == "completed"
+    # The same call has the same digest throughout a run, so that it is known again by whoever reads on.
+    assert digests(remit.journal.reader.events(held.run)) == before
+    for level in (0, 1, 2):
+        (found,) = (await remit.replays.replay(Choice(run=held.run), level)).runs
+        assert (found.result, found.why) == ("verified" if level == 0 else "identical", "")

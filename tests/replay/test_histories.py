@@ -9,13 +9,11 @@ import pytest
 
 import recordings
 from remit import Remit
-from remit.journal.events import EventType
 from remit.replay.recorded import Choice
 from remit.replay.replays import WhichCode
 from remit.replay.report import Replayed, ReplayReport
 
-REPLAYED = pytest.mark.parametrize("name", [name for name in recordings.names() if recordings.about(name)["outcome"]])
-"""Those whose run has ended."""
+REPLAYED = pytest.mark.parametrize("name", recordings.names())
 
 
 def replay(name: str, tmp_path: Path, database_url: str, level: int, code: WhichCode = "present") -> ReplayReport:
@@ -69,26 +67,6 @@ def test_no_decision_of_a_history_comes_out_otherwise(tmp_path: Path, database_u
     found = the_one(replay(name, tmp_path, database_url, 2))
     assert [one for one in found.decisions if one.reproduced is False] == []
     assert found.result in ("identical", "undetermined")
-
-
-def test_what_an_old_version_has_asked_and_a_person_approved_is_carried_out_by_this_one(tmp_path: Path, database_url: str) -> None:
-    run = recordings.load("approved-not-taken-up", tmp_path / "project", database_url)
-
-    async def main() -> None:
-        answered = Remit(tmp_path / "project").journal.reader.events(run)[-1]
-        async with Remit(tmp_path / "project", clock=lambda: answered.header.at + 1_000_000) as remit:
-            # Whoever opens a run registers its principals, which a history does not bring along.
-            await remit.engine.open("desk", {"order": 5}, on_behalf_of="person/anna")
-            result = await remit.engine.drive(run)
-            assert (result.outcome, result.reason) == ("completed", "")
-            decided = [e for e in remit.journal.reader.events(run) if e.type is EventType.CALL_DECIDED]
-            # The same call has the same digest throughout a run, so that it is known again by whoever reads on.
-            assert decided[-1].body["args_digest"] == decided[-2].body["args_digest"]
-            assert [found.result for found in (await remit.replays.replay(Choice(run=run), 1)).runs] == ["identical"]
-            decisions = (await remit.replays.replay(Choice(run=run), 2)).runs[0].decisions
-            assert all(one.reproduced for one in decisions)
-
-    asyncio.run(main())
 
 
 def test_the_diverging_history_diverges_where_its_code_pays_another_amount(tmp_path: Path, database_url: str) -> None:

@@ -26,5 +26,5 @@ def class_of(pseudonym: str) -> str:
 
 def classes_in(text: str) -> Iterator[str]:
     """The classes of all pseudonyms in a text."""
-    for shown in PSEUDONYM.findall(text):
-        yield _CLASSES.get(shown, shown)
+    for found in PSEUDONYM.finditer(text):
+        yield _CLASSES.get(found[1], found[1])
