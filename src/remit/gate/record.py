@@ -90,7 +90,7 @@ def _refs(call: Call, run: RunState) -> dict[str, str]:
 
 def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Draft:
     args, facts, resource = _arguments(call), _facts(call), _resource(call.resource)
-    classes = call.tool.spec.field_classes if call.tool else None
+    classes = call.tool.spec.classes if call.tool else None
     fact_classes = {**_beside_classes(call), **run.authority.fact_classes}
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
     # Where the keys of an argument are free, they stand in the names of labels and fields as well.
@@ -293,7 +293,7 @@ def _code(code: str, run: RunState) -> str:
 def _completed(call: Call, run: RunState, completed: Completed, usage: Usage | None, latency_us: int) -> Draft:
     result, source = completed.result, completed.source
     assert call.tool is not None
-    shown = run.redactor.redact(result, call.tool.spec.field_classes, prefix="result").value
+    shown = run.redactor.redact(result, call.tool.spec.classes, prefix="result").value
     return Draft(
         type=EventType.CALL_COMPLETED,
         actor=run.authority.principal,

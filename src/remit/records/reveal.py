@@ -14,9 +14,9 @@ from remit.contracts.problems import quoted
 from remit.errors import RecordError
 from remit.journal.events import Event, EventType
 from remit.journal.pseudonyms import classes_in
+from remit.journal.redaction import texts
 from remit.records.archive import Archive
 from remit.records.record_cedar import Deed
-from remit.records.subjects import texts
 from remit.values import Json
 
 REQUEST_STEP = "0"

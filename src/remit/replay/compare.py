@@ -226,7 +226,7 @@ class Comparison:
         if not _acceptable(values):
             return f"a value of type {type(values).__name__}, which is not acceptable"
         known = self._folded.state.authority.tools.get(tool)
-        classes = known.spec.field_classes if known is not None else None
+        classes = known.spec.classes if known is not None else None
         return self._redactor.redact(decode(encode(values)), classes).value
 
 

@@ -196,7 +196,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     verdict = body["verdict"]
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
-        state.redactor.redact(call.args, call.tool.spec.field_classes)
+        state.redactor.redact(call.args, call.tool.spec.classes)
         if call.resource is not None:
             state.redactor.redact(dict(call.resource.attributes), call.tool.spec.resource_classes)
     folded.steps[step] = RecordedStep(
@@ -282,7 +282,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         state.usage.release(state.authority.limits[step.tool], over)
     if isinstance(ended, Completed):
         if call.tool is not None:
-            state.redactor.redact(ended.result, call.tool.spec.field_classes, prefix="result")
+            state.redactor.redact(ended.result, call.tool.spec.classes, prefix="result")
             take_in_result(state, call, ended.result)
         return
     past = "failed" if event.type is EventType.CALL_FAILED else "unknown"

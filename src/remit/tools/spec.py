@@ -39,6 +39,10 @@ class FieldClass(StrEnum):
     MONEY = "money"
 
 
+FREE_KEYS = ".{}"
+"""Behind the path of a declared field, in `ToolSpec.classes`: the keys there are free, and of its class as well."""
+
+
 class Idempotency(StrEnum):
     """What doing the same call twice does."""
 
@@ -270,9 +274,21 @@ class ToolSpec:
         return maps_in(self.output_schema)
 
     @cached_property
+    def classes(self) -> Mapping[str, FieldClass]:
+        """`field_classes`, and with `FREE_KEYS` behind them the paths in declared fields whose keys are free."""
+        maps = (*self.maps, *(f"result.{path}" if path else "result" for path in self.result_maps))
+        keys = {
+            f"{at}{FREE_KEYS}": kind
+            for path, kind in self.field_classes.items()
+            for at in maps
+            if at == path or at.startswith(f"{path}.")
+        }
+        return {**self.field_classes, **keys}
+
+    @cached_property
     def fact_classes(self) -> Mapping[str, FieldClass]:
         """The classes of arguments where they stand in the record of a decision."""
-        return {f"facts.args.{path}": kind for path, kind in self.field_classes.items()}
+        return {f"facts.args.{path}": kind for path, kind in self.classes.items()}
 
     @cached_property
     def resource_classes(self) -> Mapping[str, FieldClass]:

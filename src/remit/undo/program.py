@@ -73,7 +73,7 @@ def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str], 
 def _classes(plan: UndoPlan, authority: Authority) -> dict[str, str]:
     """The classes of the arguments of all calls, which stand in the request side by side: what one tool declares counts."""
     specs = [authority.tools[tool].spec for tool in dict.fromkeys(call.tool for call in plan.calls)]
-    declared = {path: kind for spec in specs for path, kind in spec.field_classes.items()}
+    declared = {path: kind for spec in specs for path, kind in spec.classes.items()}
     return {f"calls.*.args.{path}": kind for path, kind in declared.items()}
 
 
