@@ -345,7 +345,7 @@ class Remit:
 
     @cached_property
     def _undo_programs(self) -> UndoPrograms:
-        return UndoPrograms(self._programs, self.journal.reader, self._table.run_of)
+        return UndoPrograms(self._programs, self.journal.reader, self._table.run_of, self.redactor)
 
     @cached_property
     def _programs(self) -> ProjectPrograms:

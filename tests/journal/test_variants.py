@@ -76,7 +76,7 @@ def in_base64(text: str) -> str:
     [
         ("DE89370400440532013000", backwards),
         ("ann.lee@corp.example", in_hexadecimal),
-        ("DE89370400440532013000", str.lower),
+        ("AKIAIOSFODNN7EXAMPLE", str.lower),
         ("DE89370400440532013000", in_base64),
         ("ghp_0123456789abcdefghijABCD", str.upper),
     ],
@@ -119,7 +119,7 @@ def test_a_run_knows_what_it_has_seen_and_others_do_not() -> None:
     assert other.text(NAME.upper()) == shared.text(NAME.upper()) == NAME.upper()
     # Nor does whoever speaks for all runs learn from what it is shown.
     shared.text("DE89370400440532013000")
-    assert shared.text("de89370400440532013000") == "de89370400440532013000"
+    assert shared.text(backwards("DE89370400440532013000")) == backwards("DE89370400440532013000")
 
 
 def test_a_credential_in_another_spelling_is_one_that_is_held_and_is_never_sealed() -> None:

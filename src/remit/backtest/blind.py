@@ -6,7 +6,6 @@ is there, or whether it equals another one of its class, is *blind*: what it say
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,13 +14,11 @@ from cedarpy import pst
 
 from remit.backtest.rules import ToolRules
 from remit.contracts.model import Fact
+from remit.journal.pseudonyms import PSEUDONYM, class_of
 from remit.policy.annotations import VARIABLES, Rule, parts_of, path_of
 from remit.policy.facts import Facts
 from remit.policy.session import PastCall, tool_of
 from remit.values import Json
-
-PSEUDONYM = re.compile(r"<([a-z_]+):[a-p]{12}>")
-"""What `remit.journal.redaction` puts in the place of a value."""
 
 Place = tuple[str, ...]
 """A path that begins with a variable: `("context", "args", "account")`."""
@@ -41,8 +38,7 @@ def conceals(value: Json) -> bool:
 
 def _class_of(value: Json) -> str | None:
     """The class of a value of which nothing but the pseudonym is left."""
-    match = PSEUDONYM.fullmatch(value) if isinstance(value, str) else None
-    return match[1] if match else None
+    return class_of(value) or None if isinstance(value, str) else None
 
 
 @dataclass(kw_only=True, slots=True)

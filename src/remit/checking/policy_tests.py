@@ -228,7 +228,7 @@ def _facts(case: PolicyTest, spec: ToolSpec, args: Mapping[str, Json], policy: P
         args=args,
         fields=_written(spec, args),
         labels=labels,
-        classes=tuple(sorted(Redactor(key=b"").redact(dict(args), spec.field_classes).kinds)),
+        classes=tuple(sorted(Redactor(key=b"").redact(dict(args), spec.classes).kinds)),
         autonomy=levels[0] if levels else "auto",
         session={**policy.session(case.tool, (), args, at_us), **case.facts},
         budget_left={

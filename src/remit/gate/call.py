@@ -78,6 +78,8 @@ class RunState:
     approvals: dict[str, ApprovalRequest] = field(default_factory=dict[str, ApprovalRequest])
     """By step; only the latest one asked."""
     deferred: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    plain_digests: set[str] = field(default_factory=set[str])
+    """Digests of arguments without a key that stand on record from before 0.2, see `remit.gate.arguments`."""
     """Calls, by tool and digest of the arguments, that could not be decided yet and were not proposed again since."""
     turns: Turns = field(default_factory=Turns)
     ended: str = ""

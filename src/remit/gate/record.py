@@ -6,12 +6,15 @@ Bodies are redacted; where that changed anything, the originals that the run nee
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from remit.contracts.quantities import duration_ms
+from remit.errors import ToolFailed
 from remit.gate.call import ApprovalRequest, Call, RunState
 from remit.gate.verdicts import Allow, Carried, Completed, Defer, Deny, Failed, Hold, Reject, Unknown, Verdict
 from remit.journal.events import Draft, EventType
@@ -21,6 +24,8 @@ from remit.storage.rows import CaseRow, note_read, open_case
 from remit.storage.writer import Statement
 from remit.tools.spec import Resource, Usage
 from remit.values import Json, decode, digest
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class RecordedVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +90,8 @@ def _refs(call: Call, run: RunState) -> dict[str, str]:
 
 def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserved, ...]) -> Draft:
     args, facts, resource = _arguments(call), _facts(call), _resource(call.resource)
-    classes = call.tool.spec.field_classes if call.tool else None
-    fact_classes = {**(call.tool.spec.fact_classes if call.tool else {}), **run.authority.fact_classes}
+    classes = call.tool.spec.classes if call.tool else None
+    fact_classes = {**_beside_classes(call), **run.authority.fact_classes}
     shown_args = call.redacted.value if call.redacted else run.redactor.redact(args, classes).value
     # Where the keys of an argument are free, they stand in the names of labels and fields as well.
     original = {"facts": facts, "resource": resource, "labels": call.labels, "fields": list(call.fields)}
@@ -118,6 +123,14 @@ def _decided(call: Call, run: RunState, verdict: Verdict, reserved: tuple[Reserv
         sealed=None if same else run.redactor.sealed(shown, original),
         latency_us=max(0, run.clock() - call.at_us),
     )
+
+
+def _beside_classes(call: Call) -> Mapping[str, str]:
+    """The classes of what is recorded beside the arguments: the facts that tell them, and the object."""
+    if call.tool is None or not call.tool.spec.field_classes:
+        return {}
+    of_object = {f"resource.attributes.{name}": kind for name, kind in call.tool.spec.resource_classes.items()}
+    return {**call.tool.spec.fact_classes, **of_object}
 
 
 def _arguments(call: Call) -> Json:
@@ -181,7 +194,8 @@ def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[s
     The version of the object is left out: it says only that something changed, and what matters of it is here.
     """
     assert call.redacted is not None
-    resource = run.redactor.redact(_resource(call.resource)).value
+    found = run.redactor.redact({"resource": _resource(call.resource)}, _beside_classes(call)).value
+    resource = found["resource"]
     return {
         "contract": run.authority.contract.contract,
         "tool": call.proposal.tool,
@@ -250,7 +264,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft,
 def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, latency_us: int) -> Recording[Carried]:
     """The event of what became of a call, and a case where nobody knows."""
     if not isinstance(carried, Completed):
-        carried = replace(carried, message=run.redactor.text(carried.message))
+        carried = replace(carried, code=_code(carried.code, run), message=run.redactor.text(carried.message))
     match carried:
         case Completed(result=result):
             completed = _completed(call, run, carried, usage, latency_us)
@@ -271,10 +285,15 @@ def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, la
             assert_never(never)
 
 
+def _code(code: str, run: RunState) -> str:
+    """What a tool gives as its code, if that is one: whatever else it put there is a text that may quote anything."""
+    return code if _CODE.fullmatch(code) and run.redactor.text(code) == code else ToolFailed.code
+
+
 def _completed(call: Call, run: RunState, completed: Completed, usage: Usage | None, latency_us: int) -> Draft:
     result, source = completed.result, completed.source
     assert call.tool is not None
-    shown = run.redactor.redact(result, call.tool.spec.field_classes, prefix="result").value
+    shown = run.redactor.redact(result, call.tool.spec.classes, prefix="result").value
     return Draft(
         type=EventType.CALL_COMPLETED,
         actor=run.authority.principal,

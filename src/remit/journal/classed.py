@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import cast
 
 from remit.journal.events import Event
+from remit.journal.pseudonyms import class_of
 from remit.journal.redaction import Redactor
 from remit.tools.spec import FieldClass
 from remit.values import Json
 
-_PSEUDONYM = re.compile(rf"<({'|'.join(FieldClass)}):[a-p]+>")
+_DECLARED = frozenset(str(kind) for kind in FieldClass)
 
 
 def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
@@ -21,7 +21,7 @@ def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
     """
     own = redactor.for_run()
     for event in events:
-        for kind, value in _classed(event.body, event.sealed):
+        for kind, value in classed_values([event]):
             own.note(kind, value)
         if event.sealed is not None:
             # What detectors find in the originals is known from then on.
@@ -29,12 +29,18 @@ def redactor_of(redactor: Redactor, events: Iterable[Event]) -> Redactor:
     return own
 
 
+def classed_values(events: Iterable[Event]) -> Iterator[tuple[str, str]]:
+    """What declared fields have held in a run, with their classes; nothing where the originals were dropped."""
+    for event in events:
+        yield from _classed(event.body, event.sealed)
+
+
 def _classed(shown: Json, original: Json) -> Iterator[tuple[str, str]]:
     """Where the record has the pseudonym of a declared class, the class and what it stands for."""
     if isinstance(shown, str) and isinstance(original, str):
-        found = _PSEUDONYM.fullmatch(shown)
-        if found is not None:
-            yield found[1], original
+        kind = class_of(shown)
+        if kind in _DECLARED:
+            yield kind, original
     elif isinstance(shown, dict) and isinstance(original, dict):
         beside = cast("dict[str, Json]", shown)
         for key, item in cast("dict[str, Json]", original).items():

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import unicodedata
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
-MOST = 128
-"""How many values are known in this way at most; what a run has seen beyond that is known only as it stands."""
+from remit.journal.literals import WORD_CHARS, Found, apart, is_whole
+
+MOST, LONGEST = 128, 4096
+"""How many values are known in this way at most, and of how many characters; what else a run has seen is known only as it
+stands."""
+_AT_ONCE_BYTES = 256
+"""What is longer is looked for by itself: an expression of many such would be larger than RE2 admits."""
 _SHORTEST, _SHORTEST_DIGITS, _SHORTEST_BACKWARDS, _SHORTEST_CODED = 4, 6, 6, 8
 _ONE_BY_ONE = 14
 _LOWER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
@@ -32,12 +37,12 @@ def folded(data: bytes) -> bytes:
     """A text in UTF-8 as letters and digits alone, in lower case and without accents."""
     if data.isascii():
         return data.translate(_LOWER, _DROPPED)
-    return "".join(map(_fold, data.decode(errors="replace"))).encode()
+    return _fold(data.decode(errors="replace")).encode()
 
 
-def _fold(character: str) -> str:
-    plain = unicodedata.normalize("NFKD", character).casefold()
-    return "".join(each for each in plain if each.isalnum())
+def _fold(text: str) -> str:
+    """Folded as a whole or character by character, a text is the same: what could change places is no letter."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text).casefold()))
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -48,32 +53,25 @@ class Variant(msgspec.Struct, frozen=True):
     whole: bool
 
 
-class Found(msgspec.Struct, frozen=True, order=True):
-    """A piece of a text that is a known value, in some spelling."""
-
-    start: int
-    end: int
-    kind: str
-
-
 def variants_of(kind: str, value: str, *, anywhere: bool) -> Iterator[Variant]:
     """The ways in which a value is known again; none for one that stands everywhere by chance.
 
     `anywhere`: also within a longer word, for what no word holds by chance: credentials, whose Base64 is known anyway.
     """
-    data = value.encode(errors="replace")
+    data, coded_already = value.encode(errors="replace"), anywhere
     plain = folded(data)
     if len(plain) < (_SHORTEST_DIGITS if plain.isdigit() else _SHORTEST):
         return
-    yield Variant(plain, kind, not anywhere)
     text = plain.decode()
+    anywhere = anywhere or len(text) >= WORD_CHARS
+    yield Variant(plain, kind, not anywhere)
     if len(text) >= _SHORTEST_BACKWARDS and text != text[::-1]:
         yield Variant(text[::-1].encode(), kind, not anywhere)
     yield Variant(data.hex().encode(), kind, False)
     address = folded(quote(value.encode(errors="replace"), "").encode())
     if address != plain:
         yield Variant(address, kind, not anywhere)
-    for shift in range(0 if anywhere else 3):
+    for shift in range(0 if coded_already else 3):
         coded = b64encode(b"\0" * shift + data + b"\0" * (-(shift + len(data)) % 3))
         # Without the characters that depend on what stands around it.
         inner = folded(coded[(shift * 8 + 5) // 6 : (shift + len(data)) * 8 // 6])
@@ -93,6 +91,7 @@ class Variants:
         self._values: set[str] = set()
         self._all: Any = None
         self._recent: list[bytes] = []
+        self._long: list[bytes] = []
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -101,32 +100,33 @@ class Variants:
         """The same values, to which others can be added."""
         own = Variants()
         own._found, own._values = dict(self._found), set(self._values)
-        own._all, own._recent = self._all, list(self._recent)
+        own._all, own._recent, own._long = self._all, list(self._recent), list(self._long)
         return own
 
     def add(self, kind: str, value: str, *, anywhere: bool = False) -> None:
         """Know a value from now on."""
-        if value in self._values or len(self._values) >= MOST:
+        if value in self._values or len(self._values) >= MOST or len(value) > LONGEST:
             return
         self._values.add(value)
         for variant in variants_of(kind, value, anywhere=anywhere):
             if variant.needle not in self._found:
                 self._found[variant.needle] = variant
-                self._recent.append(variant.needle)
+                (self._long if len(variant.needle) > _AT_ONCE_BYTES else self._recent).append(variant.needle)
         if len(self._recent) > max(_ONE_BY_ONE, len(self._found) // 3):
             self.settle()
 
     def settle(self) -> None:
         """Make the expression that finds all of them at once."""
         if self._recent:
-            self._all, self._recent = _compile("|".join(needle.decode() for needle in self._found)), []
+            at_once = (needle.decode() for needle in self._found if len(needle) <= _AT_ONCE_BYTES)
+            self._all, self._recent = _compile("|".join(at_once)), []
 
     def stand_in(self, data: bytes) -> bool:
         """Whether any of them may stand in a text, given in UTF-8."""
         if not self._found:
             return False
         plain = folded(data)
-        for needle in self._recent:
+        for needle in (*self._recent, *self._long):
             if needle in plain:
                 return True
         return self._all is not None and self._all.search(plain) is not None
@@ -139,8 +139,8 @@ class Variants:
         plain = folded(data)
         present = [variant for needle, variant in self._found.items() if needle in plain]
         letters, places = _spread(text)
-        spans = sorted(span for variant in present for span in _places(variant, letters, places, text))
-        return list(_apart(spans))
+        spans = (span for variant in present for span in _places(variant, letters, places, text))
+        return apart(spans)
 
 
 def _spread(text: str) -> tuple[str, list[int]]:
@@ -159,31 +159,13 @@ def _places(variant: Variant, letters: str, places: list[int], text: str) -> Ite
     at = letters.find(needle)
     while at >= 0:
         start, end = places[at], places[at + len(needle) - 1] + 1
-        if _is_pseudonyms_class(text, start, end) or (variant.whole and not _is_whole(text, start, end)):
+        if _is_pseudonyms_class(text, start, end) or (variant.whole and not is_whole(text, start, end)):
             at = letters.find(needle, at + 1)
             continue
         yield Found(start, end, variant.kind)
         at = letters.find(needle, at + len(needle))
 
 
-def _is_whole(text: str, start: int, end: int) -> bool:
-    return not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
-
-
 def _is_pseudonyms_class(text: str, start: int, end: int) -> bool:
     """Whether this is the word before the colon of `<personal:…>`, which conceals a value already."""
     return text[start - 1 : start] == "<" and text[end : end + 1] == ":"
-
-
-def _apart(spans: Iterable[Found]) -> Iterator[Found]:
-    """Spans that begin in order, without those that begin within an earlier one; that one reaches as far as they do."""
-    held: Found | None = None
-    for span in spans:
-        if held is None or span.start >= held.end:
-            if held is not None:
-                yield held
-            held = span
-        elif span.end > held.end:
-            held = Found(held.start, span.end, held.kind)
-    if held is not None:
-        yield held

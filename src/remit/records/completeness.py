@@ -7,7 +7,6 @@ fields and time. One call accounts for one change.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from remit.contracts.project import Project
 from remit.errors import ConfigError, RemitError
 from remit.gate.context import Clients
 from remit.journal.events import Event, EventType
+from remit.journal.pseudonyms import PSEUDONYM
 from remit.records.archive import Archive
 from remit.runs.importing import IMPORTED
 from remit.storage import schema
@@ -35,7 +35,6 @@ LATE_US = 3_600 * 1_000_000
 
 _EVENT = schema.events.c
 _RUNS_AT_ONCE = 400
-_PSEUDONYM = re.compile(r"<[a-z][a-z_-]*:[a-p]{12}>")
 
 
 class UnseenWrite(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,7 +272,7 @@ def _fits(change: SystemChange, sent: _Sent) -> bool:
 
 def _same(recorded: Json, listed: Json) -> bool:
     """Whether a value is the one on record, as far as the record still says."""
-    return recorded == listed or (isinstance(recorded, str) and _PSEUDONYM.search(recorded) is not None)
+    return recorded == listed or (isinstance(recorded, str) and PSEUDONYM.search(recorded) is not None)
 
 
 def _without_blind(

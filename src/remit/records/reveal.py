@@ -5,7 +5,6 @@ That somebody is shown them is on the register before they are, with who, why, a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +13,12 @@ import msgspec
 from remit.contracts.problems import quoted
 from remit.errors import RecordError
 from remit.journal.events import Event, EventType
+from remit.journal.pseudonyms import classes_in
+from remit.journal.redaction import texts
 from remit.records.archive import Archive
 from remit.records.record_cedar import Deed
-from remit.records.subjects import texts
 from remit.values import Json
 
-_PSEUDONYM = re.compile(r"<([a-z][a-z_-]*):[a-p]{12}>")
 REQUEST_STEP = "0"
 """Names what a run was opened and closed with, which belongs to none of its steps."""
 
@@ -116,4 +115,4 @@ def _classes(event: Event) -> Iterator[str]:
     body: dict[str, Any] = event.body or {}
     yield from body.get("classes", ())
     for text in texts(body):
-        yield from _PSEUDONYM.findall(text)
+        yield from classes_in(text)

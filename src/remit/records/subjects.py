@@ -6,7 +6,7 @@ knew it: a name in a sentence. That is a walk over every event of every run, lin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,9 +14,8 @@ import re2  # pyright: ignore[reportMissingTypeStubs]
 
 from remit.errors import RecordError
 from remit.journal.events import Event
-from remit.journal.redaction import Redactor
+from remit.journal.redaction import Redactor, texts
 from remit.records.policy import RunFacts
-from remit.values import Json
 
 _SHORTEST = 4
 """A shorter text stands everywhere by chance."""
@@ -66,19 +65,6 @@ def data_subject(given: str, redactor: Redactor, people: Sequence[str]) -> DataS
         pseudonyms=redactor.pseudonyms(name if person else text),
         expression=None if person else _whole(text),
     )
-
-
-def texts(value: Json) -> Iterator[str]:
-    """Every text in a value, its keys among them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in cast("dict[str, Json]", value).items():
-            yield key
-            yield from texts(item)
-    elif isinstance(value, list):
-        for item in cast("list[Json]", value):
-            yield from texts(item)
 
 
 def _whole(text: str) -> Any:

@@ -14,10 +14,12 @@ from typing import Any, Literal, cast
 import msgspec
 
 from remit.errors import ConfigError, OutcomeUnknown, ToolFailed
+from remit.gate.arguments import is_digest_of
 from remit.journal.events import EventType
+from remit.journal.redaction import Redactor
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.tools.spec import Resource, Tool, ToolContext
-from remit.values import Json, ValueRefused, digest, parse
+from remit.values import Json, ValueRefused, parse
 
 
 class Missed(BaseException):
@@ -106,8 +108,11 @@ def recorded_answers(recorded: RecordedRun) -> list[RecordedAnswer]:
 class Answers:
     """The answers for one trial. `used`: which source answered a step."""
 
-    def __init__(self, recorded: Sequence[RecordedAnswer], sources: Mapping[str, ToolSource]) -> None:
+    def __init__(
+        self, recorded: Sequence[RecordedAnswer], sources: Mapping[str, ToolSource], redactor: Redactor
+    ) -> None:
         self._recorded = recorded
+        self._redactor = redactor
         self._sources = sources
         self._taken: set[str] = set()
         self.used: dict[str, str] = {}
@@ -164,8 +169,8 @@ class Answers:
 
     def _find(self, tool: str, step: str, args: Mapping[str, Json]) -> RecordedAnswer | None:
         """The recorded call with the same arguments: of the same step, else the first that was not taken, else any."""
-        wanted = digest(args)
-        same = [one for one in self._recorded if one.tool == tool and one.args_digest == wanted]
+        of_tool = [one for one in self._recorded if one.tool == tool]
+        same = [one for one in of_tool if is_digest_of(one.args_digest, cast("Json", args), self._redactor)]
         at_step = [one for one in same if one.step == step]
         untaken = [one for one in same if one.step not in self._taken]
         return next(iter([*at_step, *untaken, *same]), None)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from remit.gate.arguments import is_digest_of
 from remit.gate.record import recorded_name
 from remit.gate.verdicts import Deferred, Held, Outcome
 from remit.journal.events import Event, EventType
@@ -80,7 +81,7 @@ class Comparison:
         name = recorded_name(self._folded.state, tool)
         self._expect(step, "call", f"a call of `{name}`", args)
         found = self._folded.steps[step]
-        same = not found.args_digest or found.args_digest == _digest_of(args)
+        same = not found.args_digest or is_digest_of(found.args_digest, args, self._redactor)
         expected = self._acts[step][1]
         differing = () if same or found.tool != name else tuple(self._differing(args, expected.values, tool))
         if found.tool != name or not (same or (self._recorded.is_concealed and not differing)):
@@ -225,7 +226,7 @@ class Comparison:
         if not _acceptable(values):
             return f"a value of type {type(values).__name__}, which is not acceptable"
         known = self._folded.state.authority.tools.get(tool)
-        classes = known.spec.field_classes if known is not None else None
+        classes = known.spec.classes if known is not None else None
         return self._redactor.redact(decode(encode(values)), classes).value
 
 

@@ -6,13 +6,13 @@ been. A decision that was made from facts which are not on record, or only as ps
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, assert_never, cast
 
 import msgspec
 
 from remit.journal.events import Event, EventType
+from remit.journal.pseudonyms import PSEUDONYM
 from remit.policy.decision import Forbidden, MustHold, Permitted, PolicyDecision, PolicyDecisionPoint, Undecided
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.replay.report import Redecided
@@ -23,7 +23,6 @@ _AFTER_POLICY = frozenset(
     {"limit_exhausted", "not_verified", "approval_denied", "approval_expired", "approval_stale", "principal_disabled"}
 )
 """Codes of denials that come after policy has let the call pass, or asked a person about it."""
-_PSEUDONYM = re.compile(rb"<[a-z_]+:[a-p]{12}>")
 
 
 def redecide(recorded: RecordedRun, policy: PolicyDecisionPoint) -> list[Redecided]:
@@ -96,7 +95,7 @@ def _not_decidable(event: Event, body: dict[str, Any], policy: PolicyDecisionPoi
     """Why a decision can't be made again from the record; empty where it can."""
     if event.header.refs.get("policy") != policy.digest:
         return "the policy at hand is not the one that decided"
-    if event.header.sealed and event.sealed is None and _PSEUDONYM.search(encode([body["facts"], body["resource"]])):
+    if event.header.sealed and event.sealed is None and PSEUDONYM.search(encode([body["facts"], body["resource"]]).decode()):
         return "what it was decided from is on record only as pseudonyms; the originals were dropped"
     if body.get("resource") is None:
         return "the object that it was about is not on record"

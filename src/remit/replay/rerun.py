@@ -18,6 +18,7 @@ from remit.gate.call import Call, Proposal, RunState
 from remit.gate.gate import note_denial
 from remit.gate.record import RecordedVerdict
 from remit.gate.verdicts import Denied, Outcome
+from remit.journal.classed import redactor_of
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock, RunLog
 from remit.journal.redaction import Redactor
@@ -133,7 +134,7 @@ def _state(recorded: RecordedRun, program: Program, redactor: Redactor) -> RunSt
     return new_state(
         program.authority,
         log,
-        redactor=redactor.for_run(),
+        redactor=redactor_of(redactor, [opened]),
         clock=lambda: opened.header.at,
         on_behalf_of=originals_of(opened).get("on_behalf_of"),
         opened_at=opened.header.at,

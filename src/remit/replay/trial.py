@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from remit.gate.arguments import is_digest_of
 from remit.gate.context import Clients
 from remit.gate.gate import Gate
 from remit.gate.verdicts import Held, Outcome
@@ -28,7 +29,7 @@ from remit.runs.program import Program
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.runs.run import Parked, Run
 from remit.storage.database import Database
-from remit.values import Json, digest
+from remit.values import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ async def attempt(
     """Try a recorded run again under a program that has a workflow."""
     assert program.workflow is not None
     known = answers_of(recorded)
-    answers = Answers(known.tools, sources)
+    answers = Answers(known.tools, sources, parts.redactor)
     authority = program.authority
     authority = replace(authority, tools={name: answers.tool(tool) for name, tool in authority.tools.items()})
     opened = recorded.events[0]
@@ -203,6 +204,8 @@ class _TriedRun(Run):
 
     def _answer(self, tool: str, args: Json, rules: frozenset[str]) -> dict[str, Any] | None:
         """What a person said on record to just this: the same call, asked by the same rules."""
-        wanted = digest(args)
-        found = (body for *asked, body in self._known.people if asked == [tool, wanted, rules])
-        return next(found, None)
+        redactor = self._folded.state.redactor
+        for asked, digest, by, body in self._known.people:
+            if (asked, by) == (tool, rules) and is_digest_of(digest, args, redactor):
+                return body
+        return None

@@ -10,9 +10,18 @@ from remit.journal.redaction import Redactor
 from remit.values import Json
 
 
-def opening(redactor: Redactor, authority: Authority, body: dict[str, Json], more: Mapping[str, str]) -> Draft:
-    """A run of `authority` begins, for the request in `body`; `more`: what its header refers to beside the release."""
-    shown = redactor.redact(body).value
+def opening(
+    redactor: Redactor,
+    authority: Authority,
+    body: dict[str, Json],
+    more: Mapping[str, str],
+    classes: Mapping[str, str] | None = None,
+) -> Draft:
+    """A run of `authority` begins, for the request in `body`; `more`: what its header refers to beside the release.
+
+    `classes`: of fields of the body.
+    """
+    shown = redactor.redact(body, classes).value
     return Draft(
         type=EventType.RUN_OPENED,
         actor=authority.principal,

@@ -67,7 +67,8 @@ class Closing:
         if reason is None:
             return None
         body = {"outcome": "denied", "output": None, "reason": reason}
-        closed = closing(self.redactor, events[0].header.actor, body, now - events[0].header.at)
+        redactor = redactor_of(self.redactor, events)
+        closed = closing(redactor, events[0].header.actor, body, now - events[0].header.at)
         await self.journal.append(log, closed, statements=_closing_statements(run, "denied", now))
         self._tell_closed(run)
         return RunResult(run=run, outcome="denied", reason=reason)

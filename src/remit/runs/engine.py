@@ -19,6 +19,7 @@ from remit.errors import ConfigError, FenceLost, RunError, StorageError
 from remit.export.traceparent import IDS_CHARS, caller_of
 from remit.gate.gate import Gate
 from remit.identity.tokens import TokenIssuer
+from remit.journal.classed import redactor_of
 from remit.journal.events import TRACEPARENT, Draft, EventType
 from remit.journal.journal import Journal, RunLog
 from remit.journal.vault import RunKeys
@@ -106,10 +107,11 @@ class Engine:
             if known is not None:
                 return known
         log, keys = self._journal.start(row.tenant, row.run)
-        body: dict[str, Json] = {"contract": contract, "request": request, "on_behalf_of": on_behalf_of}
+        body, classes = program.opening_body({"contract": contract, "request": request, "on_behalf_of": on_behalf_of})
         # What a later version of the form adds behind the ids may be any text, and has no place in a header.
         more = program.refs if traceparent is None else {**program.refs, TRACEPARENT: traceparent[:IDS_CHARS]}
-        opened = bounds.opening(self.redactor, program.authority, body, more)
+        redactor = self.redactor.for_run() if classes else self.redactor
+        opened = bounds.opening(redactor, program.authority, body, more, classes)
         try:
             await self._journal.append(log, opened, statements=[keys, rows.open_run(row, self._table.now_us)])
         except FenceLost:
@@ -128,11 +130,13 @@ class Engine:
 
     def rehearsal(self, program: Program, name: str, request: Json, on_behalf_of: str) -> Rehearsal:
         """A run of a program that does not happen, to ask what the gate would say."""
-        authority = unverified(program.authority)
+        authority, redactor = unverified(program.authority), self.redactor.for_run()
+        # What is concealed in such a run is known before its first call.
+        redactor.redact(*program.opening_body({"request": request}))
         state = new_state(
             authority,
             RunLog(tenant=authority.tenant, run=name, keys=RunKeys(None, None)),
-            redactor=self.redactor.for_run(),
+            redactor=redactor,
             clock=self._journal.clock,
             on_behalf_of=on_behalf_of,
             opened_at=self._journal.clock(),
@@ -328,13 +332,12 @@ class Engine:
         state = new_state(
             program.authority,
             log,
-            redactor=self.redactor.for_run(),
+            # What it was opened with is known in the run; `fold` sees to what its calls have held.
+            redactor=redactor_of(self.redactor, [opened]),
             clock=self._journal.clock,
             on_behalf_of=body["on_behalf_of"],
             opened_at=opened.header.at,
         )
-        # What is found in the request is known in the run; `fold` sees to what its calls have held.
-        state.redactor.redact(body["request"])
         folded = fold(events, state)
         folded.lease = lease
         return folded, program

@@ -9,6 +9,7 @@ from typing import Any, assert_never, cast
 from msgspec.structs import replace
 
 from remit.errors import StorageError
+from remit.gate.arguments import is_plain
 from remit.gate.authority import Authority
 from remit.gate.call import ApprovalRequest, Call, Proposal, RunState
 from remit.gate.gate import not_used, note_denial, take_in_result
@@ -195,7 +196,9 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     verdict = body["verdict"]
     if call.tool is not None and call.tool.spec.field_classes:
         # What its declared fields hold is concealed from here on, as it was when this was recorded.
-        state.redactor.redact(call.args, call.tool.spec.field_classes)
+        state.redactor.redact(call.args, call.tool.spec.classes)
+        if call.resource is not None:
+            state.redactor.redact(dict(call.resource.attributes), call.tool.spec.resource_classes)
     folded.steps[step] = RecordedStep(
         tool=body["tool"],
         args_digest=body["args_digest"],
@@ -205,6 +208,8 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         outcome=_outcome_of_verdict(state, body["tool"], event.header.verdict, verdict),
     )
     state.steps.add(step)
+    if is_plain(body["args_digest"]):
+        state.plain_digests.add(body["args_digest"])
     waits = (body["tool"], body["args_digest"])
     state.deferred.discard(waits)
     if event.header.verdict == "allow":
@@ -277,7 +282,7 @@ def _ended(folded: Folded, event: Event, body: dict[str, Any]) -> None:
         state.usage.release(state.authority.limits[step.tool], over)
     if isinstance(ended, Completed):
         if call.tool is not None:
-            state.redactor.redact(ended.result, call.tool.spec.field_classes, prefix="result")
+            state.redactor.redact(ended.result, call.tool.spec.classes, prefix="result")
             take_in_result(state, call, ended.result)
         return
     past = "failed" if event.type is EventType.CALL_FAILED else "unknown"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,18 @@ class Program:
     """The code that the bundle names, by SHA-256, so that it can be kept with the release."""
     refs: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the headers of its runs refer to beside release and policy."""
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    """By class, values that are concealed in its runs from the first event on, because another run has held them."""
+    request_classes: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The classes of fields of the request, by dotted path."""
+
+    def opening_body(self, body: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
+        """What the first event of a run says, with what is known; and the classes of it."""
+        classes = {f"request.{path}": kind for path, kind in self.request_classes.items()}
+        if not self.known:
+            return dict(body), classes
+        known: Json = {kind: list(values) for kind, values in self.known.items()}
+        return {**body, "known": known}, {**classes, **{f"known.{kind}.*": kind for kind in self.known}}
 
     def check_input(self, request: Json) -> None:
         """Raises `RunError` (code `input_invalid`) for a request that does not meet the input schema."""

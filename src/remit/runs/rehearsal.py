@@ -30,6 +30,11 @@ class Rehearsal:
         return await self._gate.preview(state, Proposal(tool=tool, args=args, step=step, token=token))
 
 
+    def text(self, text: str) -> str:
+        """A text as it may be shown."""
+        return self._state.redactor.text(text)
+
+
 def unverified(authority: Authority) -> Authority:
     """The same authority without verifiers, which may go by what a run has really done before."""
     actions = {tool: _unverified(action) for tool, action in authority.actions.items()}

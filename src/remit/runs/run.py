@@ -19,6 +19,7 @@ from msgspec import convert, to_builtins
 from remit.contracts.model import Late
 from remit.contracts.quantities import duration_ms
 from remit.errors import Diverged, RunError
+from remit.gate.arguments import is_digest_of
 from remit.gate.call import Call, Proposal, RunState
 from remit.gate.record import RecordedVerdict, open_case_for, recorded_name
 from remit.gate.verdicts import Completed, Deferred, Held, Outcome
@@ -30,7 +31,7 @@ from remit.runs.fold import Folded, RecordedValue, held, take_up_decision
 from remit.runs.listening import OnText, Telling
 from remit.runs.questions import QuestionTerms, RecordedQuestion
 from remit.storage.writer import Statement
-from remit.values import Json, ValueRefused, decode, digest, encode, leaves
+from remit.values import Json, decode, digest, encode
 
 T = TypeVar("T")
 
@@ -343,7 +344,7 @@ class Run:
     async def _replay(self, step: str, args: Json) -> Outcome | None:
         """The recorded outcome of a call; `None` where it must be decided (again) now."""
         recorded = self._folded.steps[step]
-        if recorded.args_digest and recorded.args_digest != _digest(args):
+        if recorded.args_digest and not is_digest_of(recorded.args_digest, args, self._folded.state.redactor):
             raise Diverged(
                 f"step {step} of run `{self.id}` is a call of `{recorded.tool}` on record, and one with other arguments "
                 "now; the code has changed since",
@@ -433,16 +434,6 @@ def _from_request(args: Mapping[str, Json], request: Json) -> dict[str, Json] | 
                 part = cast("dict[str, Json]", part)[key]
         found[name] = part
     return found
-
-
-def _digest(args: Json) -> str:
-    """The digest of arguments; empty where they are not acceptable, and so can't be what was recorded."""
-    try:
-        for _ in leaves(args):
-            pass
-    except ValueRefused:
-        return ""
-    return digest(args)
 
 
 async def _within(scope: _Scope, branch: Awaitable[T]) -> T:

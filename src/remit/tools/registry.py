@@ -124,6 +124,11 @@ def _resource(tool: Tool) -> Iterator[str]:
 
 def _declared_paths(spec: ToolSpec) -> Iterator[str]:
     for path in spec.field_classes:
+        attribute = path.removeprefix("resource.")
+        if attribute != path and not nodes_at(spec.input_schema, path):
+            if attribute not in spec.resource_attributes:
+                yield f"`{path}` in `field_classes` is no attribute of the object{closest(attribute, spec.resource_attributes)}"
+            continue
         schema = spec.output_schema if path.startswith("result.") else spec.input_schema
         yield from _known("field_classes", path.removeprefix("result."), schema)
     for option, declared, schema in (

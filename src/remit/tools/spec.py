@@ -39,6 +39,10 @@ class FieldClass(StrEnum):
     MONEY = "money"
 
 
+FREE_KEYS = ".{}"
+"""Behind the path of a declared field, in `ToolSpec.classes`: the keys there are free, and of its class as well."""
+
+
 class Idempotency(StrEnum):
     """What doing the same call twice does."""
 
@@ -188,7 +192,8 @@ class ToolSpec:
     `input_schema`, `output_schema`: JSON Schema 2020-12, objects closed with `additionalProperties: false`.
     `resource_kind`: the Cedar entity type of what a call acts upon; `Tool` where there is no object to speak of.
     `resource_attributes`: name → "String" | "Long" | "Bool", what `locate` finds beside tenant and region.
-    `field_classes`: dotted argument or `result.`-prefixed result path → class; `*` stands for any list index.
+    `field_classes`: dotted argument or `result.`-prefixed result path → class; `*` stands for any list index. An attribute
+    of the object is `resource.<name>`; one with the name of a personal or secret field is of its class without that.
     `authority`: dotted argument paths that carry authority (recipient, account, amount, URL, role).
     `untrusted`: dotted result paths that hold text from outside; `()` with effect `read` means that none does.
     `money`: dotted path of the argument that holds a `Money` which the call moves.
@@ -269,9 +274,29 @@ class ToolSpec:
         return maps_in(self.output_schema)
 
     @cached_property
+    def classes(self) -> Mapping[str, FieldClass]:
+        """`field_classes`, and with `FREE_KEYS` behind them the paths in declared fields whose keys are free."""
+        maps = (*self.maps, *(f"result.{path}" if path else "result" for path in self.result_maps))
+        keys = {
+            f"{at}{FREE_KEYS}": kind
+            for path, kind in self.field_classes.items()
+            for at in maps
+            if at == path or at.startswith(f"{path}.")
+        }
+        return {**self.field_classes, **keys}
+
+    @cached_property
     def fact_classes(self) -> Mapping[str, FieldClass]:
         """The classes of arguments where they stand in the record of a decision."""
-        return {f"facts.args.{path}": kind for path, kind in self.field_classes.items()}
+        return {f"facts.args.{path}": kind for path, kind in self.classes.items()}
+
+    @cached_property
+    def resource_classes(self) -> Mapping[str, FieldClass]:
+        """The classes of the object's attributes, by name."""
+        # Sums are no names: what an object is worth is not concealed because some argument moves money.
+        named = {path.rpartition(".")[2]: kind for path, kind in self.field_classes.items() if kind is not FieldClass.MONEY}
+        declared = {name: self.field_classes.get(f"resource.{name}") or named.get(name) for name in self.resource_attributes}
+        return {name: kind for name, kind in declared.items() if kind is not None}
 
     @property
     def is_pure_read(self) -> bool:

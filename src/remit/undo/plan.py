@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from remit.errors import RunError, ToolError
+from remit.journal.classed import classed_values
 from remit.journal.events import Event, EventType
 from remit.tools.spec import Effect, Resource, Tool
 from remit.values import Json
@@ -43,6 +44,8 @@ class UndoPlan(msgspec.Struct, frozen=True, kw_only=True):
     contract: str
     calls: tuple[Compensating, ...]
     remaining: tuple[Remaining, ...]
+    known: Mapping[str, tuple[str, ...]] = {}
+    """By class, what declared fields have held in the run: the undo of it must not tell that either."""
 
     @property
     def request(self) -> Json:
@@ -81,7 +84,14 @@ def plan_of(run: str, events: Sequence[Event], tools: Mapping[str, Tool]) -> Und
             calls.append(judged)
         else:
             remaining.append(judged)
-    return UndoPlan(run=run, contract=opened["contract"], calls=tuple(calls), remaining=tuple(remaining))
+    return UndoPlan(run=run, contract=opened["contract"], calls=tuple(calls), remaining=tuple(remaining), known=_known(events))
+
+
+def _known(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for kind, value in classed_values(events):
+        found.setdefault(kind, {})[value] = None
+    return {kind: tuple(values) for kind, values in found.items()}
 
 
 def without(plan: UndoPlan, undo: str, events: Sequence[Event]) -> UndoPlan:

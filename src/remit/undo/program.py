@@ -48,12 +48,14 @@ def budget_for(plan: UndoPlan, attempts: int) -> Budget:
     return Budget(calls=calls * attempts, writes=calls * attempts, time="1h")
 
 
-def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str]) -> Program:
+def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str], plan_digest: str) -> Program:
     """The program that carries out a plan; `overwrite`: steps that are undone whoever changed what they left.
+
+    `plan_digest`: of `plan.request`.
 
     `authority` is the one for it, whose release this replaces by one that names the plan.
     """
-    bundle = {"undo": plan.run, "under": authority.release, "plan": digest(plan.request), "overwrite": list(overwrite)}
+    bundle = {"undo": plan.run, "under": authority.release, "plan": plan_digest, "overwrite": list(overwrite)}
     calls = {str(number): call for number, call in enumerate(plan.calls, start=1)}
     verifiers = {**authority.verifiers, UNCHANGED: Unchanged(calls, overwrite)}
     return Program(
@@ -63,7 +65,16 @@ def program_for(plan: UndoPlan, authority: Authority, overwrite: Sequence[str]) 
         bundle=bundle,
         workflow=_workflow(plan),
         refs={UNDOES: plan.run},
+        known=plan.known,
+        request_classes=_classes(plan, authority),
     )
+
+
+def _classes(plan: UndoPlan, authority: Authority) -> dict[str, str]:
+    """The classes of the arguments of all calls, which stand in the request side by side: what one tool declares counts."""
+    specs = [authority.tools[tool].spec for tool in dict.fromkeys(call.tool for call in plan.calls)]
+    declared = {path: kind for spec in specs for path, kind in spec.classes.items()}
+    return {f"calls.*.args.{path}": kind for path, kind in declared.items()}
 
 
 def _workflow(plan: UndoPlan) -> Workflow:

@@ -13,6 +13,7 @@ from remit.errors import RunError
 from remit.gate.authority import Authority, Verifier
 from remit.gate.verdicts import Allow, Hold, Verdict
 from remit.journal.reader import Reader
+from remit.journal.redaction import Redactor
 from remit.runs.engine import Engine
 from remit.runs.program import Program, Programs, RunResult
 from remit.runs.rehearsal import Rehearsal
@@ -26,7 +27,7 @@ from remit.undo.program import (
     objection,
     program_for,
 )
-from remit.values import Json
+from remit.values import Json, digest, encode
 
 PREFIX = "undo:"
 """A contract's name for the engine: `undo:<run>` is the undoing of that run, `undo:<run>#2` the second one, and
@@ -91,12 +92,17 @@ class UndoPrograms:
     """The programs that the engine asks for: those of contracts, and those of undos, made from the record."""
 
     def __init__(
-        self, contracts: ContractPrograms, reader: Reader, run_of: Callable[[str, str], str | None]
+        self,
+        contracts: ContractPrograms,
+        reader: Reader,
+        run_of: Callable[[str, str], str | None],
+        redactor: Redactor,
     ) -> None:
         """`run_of(contract, key)`: the run that a request key has opened, if it was used before."""
         self._contracts = contracts
         self._reader = reader
         self._run_of = run_of
+        self._redactor = redactor
 
     def at_once(self) -> Mapping[str, int]:
         return self._contracts.at_once()
@@ -107,15 +113,19 @@ class UndoPrograms:
         # The release names what was asked for: a plan with some steps overwritten is another one than without.
         found = _NAME.fullmatch(contract)
         assert found is not None
-        run, overwrite = found["run"], found["steps"] or ""
-        plan = self.plan(run, int(found["attempt"] or 1))
-        program = self.program(plan, [step for step in overwrite.split(",") if step])
-        if release is not None and release != program.authority.release:
-            raise RunError(
-                f"the undo of run `{run}` was planned under other files; put those back, or close it and plan anew",
-                code="release_not_at_hand",
-            )
-        return program
+        plan = self.plan(found["run"], int(found["attempt"] or 1))
+        steps = [step for step in (found["steps"] or "").split(",") if step]
+        program = self.program(plan, steps)
+        if release in (None, program.authority.release):
+            return program
+        # One from before 0.2 is named by a digest without a key.
+        earlier = self._program(plan, steps, digest(plan.request))
+        if release == earlier.authority.release:
+            return earlier
+        raise RunError(
+            f"the undo of run `{found['run']}` was planned under other files; put those back, or close it and plan anew",
+            code="release_not_at_hand",
+        )
 
     def admitted(self, contract: str, on_behalf_of: str | None) -> Program:
         if not contract.startswith(PREFIX):
@@ -141,13 +151,17 @@ class UndoPrograms:
 
     def program(self, plan: UndoPlan, overwrite: Sequence[str]) -> Program:
         """The program that carries out a plan."""
+        # With a key, for the plan holds the values that the run has found: its release stands in every header.
+        return self._program(plan, overwrite, self._redactor.mac("undo plan", encode(plan.request)))
+
+    def _program(self, plan: UndoPlan, overwrite: Sequence[str], plan_digest: str) -> Program:
         base = self._contracts.at_hand(plan.contract, None).authority
         actions = actions_for(plan, base.actions)
         budget = budget_for(plan, base.contract.attempts)
         # Named here so that the contract with it can be compiled; `program_for` puts the real one in its place.
         verifiers: dict[str, Verifier] = {name: _nobody for action in actions for name in action.verify}
         authority = self._contracts.authority_for(plan.contract, actions, budget, verifiers)
-        return program_for(plan, authority, overwrite)
+        return program_for(plan, authority, overwrite, plan_digest)
 
 
 async def _nobody(_shown: Any) -> str | None:
@@ -245,7 +259,7 @@ async def _foresee(call: Compensating, step: str, rehearsal: Rehearsal, restored
         return _foreseen(call, shown, verdict, "")
     # What was done later is undone earlier, and so stands as it was before that.
     back = restored.setdefault((resource.kind, resource.id), {})
-    why = "" if overwrite else objection(call, {**resource.attributes, **back}) or ""
+    why = "" if overwrite else rehearsal.text(objection(call, {**resource.attributes, **back}) or "")
     if not why and call.before is not None:
         before: Attributes = call.before.attributes
         back.update({name: before[name] for name in call.left or () if name in before})

@@ -13,6 +13,6 @@ def labelled(call: Call, run: RunState) -> Call | Deny:
     assert call.tool is not None
     if run.redactor.holds_credential(call.args):
         return Deny(code="credential_in_arguments", message="an argument holds a credential of the gateway")
-    redacted = run.redactor.redact(call.args, call.tool.spec.field_classes)
+    redacted = run.redactor.redact(call.args, call.tool.spec.classes)
     labels = label_arguments(call.args, run.seen, maps=call.tool.spec.maps, found=call.leaves)
     return replace(call, redacted=redacted, labels=labels)

@@ -10,7 +10,7 @@ from remit.gate.context import ToolContexts
 from remit.gate.execute import broke, is_out_of_reach, patiently, say
 from remit.gate.verdicts import Defer, Deny, Reject
 from remit.tools.spec import Resource
-from remit.values import decode, encode
+from remit.values import Json, decode, encode
 
 
 class Located:
@@ -51,4 +51,8 @@ class Located:
             message = f"`locate` of tool `{tool.spec.name}` broke: {broke(error, locate, run)}"
             return Deny(code="gate_failed", message=message)
         # What the tool may keep for itself and change is not what is judged.
-        return replace(call, resource=replace(resource, attributes=dict(resource.attributes)))
+        attributes: dict[str, Json] = dict(resource.attributes)
+        if tool.spec.resource_classes:
+            # What a verifier says of the object, or its own change of it, must not tell what is concealed there.
+            run.redactor.redact(attributes, tool.spec.resource_classes)
+        return replace(call, resource=replace(resource, attributes=attributes))

@@ -11,6 +11,7 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from remit.contracts.quantities import decimal_units
+from remit.gate.arguments import digest_of
 from remit.gate.call import Call, RunState
 from remit.gate.verdicts import Reject
 from remit.limits.rules import Demand
@@ -49,7 +50,7 @@ def well_formed(call: Call, run: RunState) -> Call | Reject:
         demand = _demand(tool.spec, args, run.authority.spends.get(tool.spec.name, 0))
     except ValueError as error:
         return Reject(code="arguments_invalid", message=f"`{tool.spec.money}`: {error}")
-    args_digest = sha256(encoded).hexdigest()
+    args_digest = digest_of(encoded, run.redactor, run.plain_digests)
     return replace(
         call,
         args=args,
