@@ -119,6 +119,11 @@ def calls(remit: Remit, run: str) -> list[Event]:
     return [e for e in decided if not str(e.body["tool"]).startswith("model:")]
 
 
+def asked(remit: Remit, run: str) -> int:
+    """How often the model was asked."""
+    return sum(e.type is EventType.CALL_DECIDED and e.body["tool"] == "model:plan" for e in remit.journal.reader.events(run))
+
+
 def opened(remit: Remit, run: str) -> Event:
     [event] = [e for e in remit.journal.reader.events(run) if e.type is EventType.CASE_OPENED]
     return event
@@ -140,9 +145,10 @@ async def test_a_denial_is_told_to_the_model_which_then_does_something_else(remi
 
 
 async def test_what_is_not_granted_and_another_model_are_out_of_reach(remit: Remit) -> None:
-    result = await plan(remit, [["items.move", {"item": 1}], ["model:plan", {"messages": []}]], DONE)
+    result = await plan(remit, [["items.move", {"item": 1}], ["model:plan", {"messages": [{"role": "user", "text": '["x"]'}]}]], DONE)
     assert (result.outcome, result.output) == ("completed", {"done": 2})
     assert [(e.body["tool"], e.header.verdict) for e in calls(remit, result.run)] == [("items.move", "deny")]
+    assert asked(remit, result.run) == 2
 
 
 async def test_the_same_call_that_comes_to_the_same_is_stopped(remit: Remit) -> None:
@@ -188,9 +194,9 @@ async def test_steps_are_bounded_and_the_conversation_is_in_the_case(remit: Remi
 async def test_an_answer_that_does_not_meet_the_schema_is_given_back_once(remit: Remit) -> None:
     result = await plan(remit, [READ], "I am done", DONE)
     assert (result.outcome, result.output) == ("completed", {"done": 1})
-    result = await plan(remit, [READ], '{"done": "yes"}')
+    result = await plan(remit, '{"done": "yes"}')
     assert (result.outcome, result.reason.split(":")[0]) == ("escalated", Stop.ANSWER_INVALID)
-    assert "output schema" in result.reason
+    assert ("output schema" in result.reason, asked(remit, result.run)) == (True, 2)
     assert await replayed(remit) == ["identical", "identical"]
 
 
