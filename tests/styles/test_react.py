@@ -151,6 +151,12 @@ async def test_what_is_not_granted_and_another_model_are_out_of_reach(remit: Rem
     assert asked(remit, result.run) == 2
 
 
+async def test_an_action_that_the_loop_does_not_offer_is_not_made_though_it_is_granted(remit: Remit, shop: Shop) -> None:
+    result = await plan(remit, [["put.safe", {"value": 7}], READ], DONE, bounds={"tools": ["orders.read"]})
+    assert (result.outcome, result.output, shop.ledger()) == ("completed", {"done": 2}, [])
+    assert [e.body["tool"] for e in calls(remit, result.run)] == ["orders.read"]
+
+
 async def test_the_same_call_that_comes_to_the_same_is_stopped(remit: Remit) -> None:
     result = await plan(remit, [READ])
     assert (result.outcome, len(calls(remit, result.run))) == ("escalated", 3)

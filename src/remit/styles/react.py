@@ -42,7 +42,8 @@ class LoopBounds:
 
     `repeats`: how often the same call may come to the same before it is stopped. `stale`: turns in a row without anything
     new. `corrections`: how often an answer is given back. `tokens`: what a conversation may hold, about; the oldest
-    results go first. `result_chars`: how much of one result the model is shown.
+    results go first. `result_chars`: how much of one result the model is shown. `tools`: which of the contract's actions
+    the model is offered and may have; left out, all of them.
     """
 
     repeats: int = 3
@@ -50,6 +51,7 @@ class LoopBounds:
     corrections: int = 1
     tokens: int = 24_000
     result_chars: int = 16_000
+    tools: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +122,9 @@ async def react(
     budget = ContextBudget(tokens=bounds.tokens, first=1)
     messages: list[ContextMessage] = [{"role": "user", "text": goal}]
     watch, corrections = Watch(bounds=bounds), 0
+    offered: dict[str, Json] = {} if bounds.tools is None else {"tools": list(bounds.tools)}
     for _ in range(steps):
-        turn = await run.model(model, messages=[dict(each) for each in await run.fit(messages, budget)])
+        turn = await run.model(model, messages=[dict(each) for each in await run.fit(messages, budget)], **offered)
         text = turn["text"] or ""
         if turn["calls"]:
             calls = _numbered(turn["calls"], len(watch.turns) + 1)
@@ -151,7 +154,7 @@ def _numbered(calls: Sequence[Any], turn: int) -> list[Any]:
 async def _observe(run: Run, call: Any, bounds: LoopBounds) -> Observed:
     """Propose a call, and what the model is told of it."""
     tool, args = call["tool"], call["args"]
-    if tool.startswith("model:"):
+    if tool.startswith("model:") or (bounds.tools is not None and tool not in bounds.tools):
         return _observed(tool, args, {"code": "not_offered", "message": f"{named(tool)} is not offered"}, bounds)
     try:
         result = await run.call(tool, **args)
