@@ -56,7 +56,7 @@ async def rerun(recorded: RecordedRun, program: Program, redactor: Redactor) -> 
         raise RunError("its contract has no workflow; there is no code of it here that could run again", code="no_workflow")
     comparison = Comparison(recorded, _folded(recorded, program, redactor))
     fresh = Folded(state=_state(recorded, program, redactor), request=comparison.request)
-    run = _RerunRun(fresh, comparison)
+    run = _RerunRun(fresh, comparison, program)
     halted = False
 
     async def again(_run: Run, request: Any) -> Json:
@@ -78,9 +78,10 @@ async def rerun(recorded: RecordedRun, program: Program, redactor: Redactor) -> 
 class _RerunRun(Run):
     """A run whose gate and journal are the record."""
 
-    def __init__(self, fresh: Folded, comparison: Comparison) -> None:
+    def __init__(self, fresh: Folded, comparison: Comparison, program: Program) -> None:
         journal = _RecordForJournal(comparison, fresh.state.clock)
-        super().__init__(fresh, gate=_RecordForGate(comparison), journal=journal, token=lambda: "")
+        gate = _RecordForGate(comparison)
+        super().__init__(fresh, gate=gate, journal=journal, token=lambda: "", output_problem=program.output_problem)
         self._comparison = comparison
 
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:  # noqa: ARG002 - nothing is made anew

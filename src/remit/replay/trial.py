@@ -126,7 +126,7 @@ async def attempt(
     )
     note_request(state, body["request"])
     folded = Folded(state=state, request=body["request"], active_at=opened.header.at)
-    run = _TriedRun(folded, memory, parts, known)
+    run = _TriedRun(folded, memory, parts, known, program.output_problem)
     workflow = program.workflow
 
     async def tried(_run: Run, request: Any) -> Json:
@@ -157,11 +157,19 @@ def _source(line: CallLine, answers: Answers, sources: Mapping[str, ToolSource])
 class _TriedRun(Run):
     """A run whose gate is the real one, and whose journal is in memory. A recorded person answers what they were asked."""
 
-    def __init__(self, folded: Folded, memory: TrialJournal, parts: TrialParts, known: RecordedAnswers) -> None:
+    def __init__(
+        self, folded: Folded, memory: TrialJournal, parts: TrialParts, known: RecordedAnswers, output_problem: Callable[[Json], str]
+    ) -> None:
         state = folded.state
         asked = state.authority.token_request(state.run, state.on_behalf_of)
         gate = Gate(memory.journal, parts.verifier, parts.clients)
-        super().__init__(folded, gate=gate, journal=memory.journal, token=lambda: parts.issuer.issue(asked, state.clock()))
+        super().__init__(
+            folded,
+            gate=gate,
+            journal=memory.journal,
+            token=lambda: parts.issuer.issue(asked, state.clock()),
+            output_problem=output_problem,
+        )
         self._known = known
 
     async def _value(self, kind: str, make: Callable[[], Any]) -> Any:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypedDict, Unpack, cast
 
 from remit.contracts.quantities import duration_ms
@@ -255,10 +256,13 @@ class Engine:
 
     def check_output(self, folded: Folded, output: Json) -> None:
         """Raises `RunError` (code `output_invalid`) for what does not meet the contract's output schema."""
-        authority = folded.state.authority
-        problem = self._programs.at_hand(authority.contract.contract, authority.release).output_problem(output)
+        problem = self._output_problem(folded, output)
         if problem:
             raise RunError(problem, code="output_invalid")
+
+    def _output_problem(self, folded: Folded, output: Json) -> str:
+        authority = folded.state.authority
+        return self._programs.at_hand(authority.contract.contract, authority.release).output_problem(output)
 
     def at_most(self) -> Mapping[str, int]:
         """How many runs of a contract may be driven at once, where it says so."""
@@ -308,7 +312,8 @@ class Engine:
         folded.resumes += 1
 
     def _run(self, folded: Folded) -> Run:
-        return Run(folded, gate=self._gate, journal=self._journal, token=self._minter(folded))
+        said = partial(self._output_problem, folded)
+        return Run(folded, gate=self._gate, journal=self._journal, token=self._minter(folded), output_problem=said)
 
     def _minter(self, folded: Folded) -> Callable[[], str]:
         """Mints the run's token, and a new one when half of its lifetime is over."""

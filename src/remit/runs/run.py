@@ -116,10 +116,19 @@ class Recorder(Protocol):
 
 
 class Run:
-    """One open run. `token` mints the short-lived token that every call carries."""
+    """One open run. `token` mints the short-lived token that every call carries; `output_problem` holds outputs to the schema."""
 
-    def __init__(self, folded: Folded, *, gate: Gateway, journal: Recorder, token: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        folded: Folded,
+        *,
+        gate: Gateway,
+        journal: Recorder,
+        token: Callable[[], str],
+        output_problem: Callable[[Json], str],
+    ) -> None:
         self._folded = folded
+        self._output_problem = output_problem
         self._gate = gate
         self._journal = journal
         self._token = token
@@ -140,6 +149,10 @@ class Run:
     def confidence_floor(self) -> int | None:
         """Below what confidence, in thousandths, the contract wants a person to look; `None` where it doesn't say."""
         return self._folded.state.authority.confidence_floor
+
+    def output_problem(self, output: Json) -> str:
+        """What keeps an output from meeting the contract's output schema; empty where it does."""
+        return self._output_problem(output)
 
     def propose(self, tool: str, args: Json) -> Coroutine[Any, Any, Outcome]:
         """Propose a call and get what became of it, whatever that is. A hold is returned, not waited for."""
