@@ -132,6 +132,16 @@ def test_every_problem_of_the_file_is_raised_at_once(folder: Path) -> None:
     assert "remit.toml:8: file `tools/nothing.py` does not exist" in caught.value.message
 
 
+@pytest.mark.parametrize("rest", ["auditor:hunter2pass@store.example/c", "store.example/c?sig=hunter2pass", "store.example/c#hunter2pass"])
+def test_an_anchor_whose_address_holds_a_secret_is_refused_without_showing_it(tmp_path: Path, rest: str) -> None:
+    named = f'[project]\nname = "a"\ntenant = "t"\nregion = "eu"\n[record]\nanchors = ["git:kept", "https://{rest}"]\n'
+    (tmp_path / "remit.toml").write_text(named)
+    with pytest.raises(ProjectInvalid, match=r"record\.anchors.* holds a name, a password") as raised:
+        load_project(tmp_path)
+    assert "netrc" in str(raised.value)
+    assert "hunter2pass" not in str(raised.value)
+
+
 def test_warnings_alone_do_not_keep_a_project_from_loading(folder: Path) -> None:
     (folder / ".remit/secrets").mkdir(parents=True)
     secret = folder / ".remit/secrets/tracker"

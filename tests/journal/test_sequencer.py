@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import subprocess
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -201,12 +202,15 @@ def test_what_is_no_git_repository_is_named(tmp_path: Path) -> None:
         anchor("git:plain", "shop", Path("/") / tmp_path)(note(1))
 
 
-def serve(answer: Callable[[str, bytes], int]) -> tuple[ThreadingHTTPServer, str]:
+def serve(
+    answer: Callable[[str, bytes], int], authorized: Callable[[str, bytes, str], int] | None = None
+) -> tuple[ThreadingHTTPServer, str]:
     class Store(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             assert self.headers["If-None-Match"] == "*"
-            self.send_response(answer(self.path, body))
+            known = self.headers.get("Authorization", "")
+            self.send_response(answer(self.path, body) if authorized is None else authorized(self.path, body, known))
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -233,6 +237,38 @@ def test_an_object_store_gets_an_object_for_each_checkpoint(tmp_path: Path) -> N
     server.shutdown()
     server.server_close()
     assert kept == {f"/anchors/shop/{size:012}.txt": note(size).encode() for size in (1, 2)}
+
+
+def test_what_an_address_holds_beside_its_place_is_in_no_message(tmp_path: Path) -> None:
+    server, address = serve(lambda path, body: 503)
+    exposed = address.replace("http://", "http://auditor:hunter2pass@") + "?sig=hunter3pass"
+    for stop in (False, True):
+        if stop:
+            server.shutdown()
+            server.server_close()
+        with pytest.raises(StorageError, match=r"127\.0\.0\.1.*/anchors") as raised:
+            anchor(exposed, "shop", tmp_path)(note(1))
+        assert "hunter" not in raised.value.message
+
+
+def test_a_store_is_told_the_name_and_password_of_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(_path: str, _body: bytes, authorization: str) -> int:
+        asked.append(authorization)
+        return 201
+
+    server, address = serve(lambda path, body: 201, answer)
+    kept = tmp_path / "netrc"
+    kept.write_text("machine 127.0.0.1 login auditor password hunter2pass\n")
+    monkeypatch.setenv("NETRC", str(kept))
+    anchor(address, "shop", tmp_path)(note(1))
+    assert asked == ["Basic " + base64.b64encode(b"auditor:hunter2pass").decode()]
+    kept.write_text("machine\n\"")
+    with pytest.raises(StorageError, match="can't be read"):
+        anchor(address, "shop", tmp_path)(note(2))
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_store_that_refuses_is_named(tmp_path: Path) -> None:

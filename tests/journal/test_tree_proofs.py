@@ -122,4 +122,6 @@ async def test_the_tree_is_served_as_far_as_its_checkpoint_goes(remit: Remit, sh
             "/tile/64/000", "/tile/0/0", "/tile/0/x001", "/tile/0/../../remit.toml", "/", "/tile/5/x999/x999/x999/x999/999",
         ):  # fmt: skip
             assert (await client.get(beyond)).status_code == 404, beyond
+        # More digits than Python turns into a number (CVE-2020-10735).
+        assert (await client.get(f"/tile/0/{'x000/' * 1500}000")).status_code == 404
         assert (await client.post("/checkpoint")).status_code == 501

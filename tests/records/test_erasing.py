@@ -42,10 +42,10 @@ def erased(shop: Shop) -> list[Any]:
 
 def test_first_it_is_said_and_then_it_is_done(shop: Shop) -> None:
     one, other = start(shop), start(shop)
-    said = remit(shop, "erase", "--run", one, "--run", other[:12], *AS)
+    said = remit(shop, "erase", one, "--run", other[:12], *AS)
     assert "2 runs would be erased; nothing is done yet; `--yes` does it, and it can't be undone" in said
     assert erased(shop) == []
-    assert "1 run erased" in remit(shop, "erase", "--run", one, *AS, "--yes")
+    assert "1 run erased" in remit(shop, "erase", one, *AS, "--yes")
     [body] = erased(shop)
     assert {name: body[name] for name in ("run", "by", "reason", "contract")} == {
         "run": one,
@@ -210,7 +210,7 @@ def test_a_value_of_a_declared_field_is_found_by_its_pseudonym(shop: Shop) -> No
 
 def test_a_value_that_stands_everywhere_is_refused(shop: Shop) -> None:
     assert "subject_too_short" in remit(shop, "erase", "--subject", "an", *AS, code=1)
-    assert "give either `--run` or `--subject`" in remit(shop, "erase", *AS, code=2)
+    assert "give either a RUN or `--subject`" in remit(shop, "erase", *AS, code=2)
 
 
 async def test_a_damaged_run_is_named_and_keeps_no_other_from_being_found(shop: Shop) -> None:

@@ -198,7 +198,7 @@ async def test_a_worker_does_it_at_once_and_again_and_outlives_trouble(
 
 def test_a_hold_is_placed_listed_and_lifted_on_the_register(shop: Shop) -> None:
     run = start(shop)
-    said = remit(shop, "hold", "place", "--run", run[:12], *AS)
+    said = remit(shop, "hold", "place", run[:12], *AS)
     hold = said.split()[0]
     assert f"{hold} holds run {run} from now on" in said
     [listed] = remit_json(shop, "hold", "list")
@@ -280,6 +280,7 @@ def test_who_may_not_hold_or_lift_does_neither(shop: Shop) -> None:
     assert "record_denied" in remit(shop, "hold", "lift", listed["hold"], "--as", "anna", "--reason", WHY, code=1)
     assert len(remit_json(shop, "hold", "list")) == 1
     assert "give one of" in remit(shop, "hold", "place", *AS, code=2)
+    assert "give one of" in remit(shop, "hold", "place", "a", "--run", "b", *AS, code=2)
 
 
 def test_whoever_holds_by_subject_must_be_let_hold_the_runs_of_every_contract(shop: Shop) -> None:

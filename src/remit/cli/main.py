@@ -152,7 +152,7 @@ _add(
     RECORD,
     "erase",
     records.erase,
-    "remit erase --run 0425 --as lee --reason 'request of 3 May'",
+    "remit erase 0425 --as lee --reason 'request of 3 May'",
     "remit erase --subject ann@shop.example --as lee --reason GDPR-17 --yes",
 )
 _add(RECORD, "retention", records.retention, "remit retention --dry-run")

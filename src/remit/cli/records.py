@@ -105,14 +105,22 @@ def _left(shown: Originals, by: str) -> str:
 class Erasing:
     """Which runs are to be erased, and whether that is meant."""
 
+    named: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="Runs, each by its id or the start of it.", show_default=False)
+    ] = None
     run: Annotated[
-        list[str] | None, typer.Option("--run", metavar="RUN", help="A run, by its id or the start of it; may be given again.")
+        list[str] | None, typer.Option("--run", metavar="RUN", help="The same, as an option; may be given again.")
     ] = None
     subject: Annotated[
         str | None,
         typer.Option(metavar="PERSON|VALUE", help="All runs that act for this person, or in which this value stands."),
     ] = None
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only said what would be done.")] = False
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that are named, in whichever way."""
+        return [*(self.named or ()), *(self.run or ())]
 
 
 @spread
@@ -124,8 +132,8 @@ def erase(
     Their keys are destroyed. That they were, by whom and why stays on record, and the record still verifies. Open runs, and
     those under a legal hold, are left as they are and named.
     """
-    if (not meant.run) == (meant.subject is None):
-        raise typer.BadParameter("give either `--run` or `--subject`")
+    if (not meant.runs) == (meant.subject is None):
+        raise typer.BadParameter("give either a RUN or `--subject`")
 
     async def use(remit: Remit) -> tuple[list[Candidate], str, list[StoredRun]]:
         from remit.cli.lookup import find_person
@@ -154,7 +162,7 @@ async def _chosen(remit: Remit, meant: Erasing) -> tuple[list[StoredRun], list[S
     from remit.cli.lookup import find
 
     if meant.subject is None:
-        named = dict.fromkeys(find(remit, "run", run) for run in meant.run or [])
+        named = dict.fromkeys(find(remit, "run", run) for run in meant.runs)
         return [remit.archive.run(run) for run in named], []
     with _searching() as progress:
         return await remit.erasure.about(meant.subject, progress)
@@ -236,7 +244,10 @@ def retention_lines(report: RetentionReport, *, dry_run: bool) -> list[Text]:
 class HoldTarget:
     """What is to be held."""
 
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="This run.")] = None
+    named: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="This run, by its id or the start of it.", show_default=False)
+    ] = None
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="The same, as an option.")] = None
     contract: Annotated[
         str | None, typer.Option(metavar="CONTRACT", help="Every run of this contract, later ones as well.")
     ] = None
@@ -253,16 +264,17 @@ def place_hold(by: AsOption, held: HoldTarget, reason: ReasonOption = "", projec
 
     Nor do they lose their originals, until the hold is lifted.
     """
-    if sum(given is not None for given in (held.run, held.contract, held.subject)) != 1:
-        raise typer.BadParameter("give one of `--run`, `--contract` and `--subject`")
+    if sum(given is not None for given in (held.named, held.run, held.contract, held.subject)) != 1:
+        raise typer.BadParameter("give one of a RUN, `--contract` and `--subject`")
+    run = held.named or held.run
 
     async def use(remit: Remit) -> LegalHold:
         from remit.cli.lookup import find, find_person
         from remit.records.holds import HoldScope
 
         scope, what = HoldScope.SUBJECT, held.subject or ""
-        if held.run is not None:
-            scope, what = HoldScope.RUN, find(remit, "run", held.run)
+        if run is not None:
+            scope, what = HoldScope.RUN, find(remit, "run", run)
         elif held.contract is not None:
             scope, what = HoldScope.CONTRACT, held.contract
         token = remit.person_token(find_person(remit, by))

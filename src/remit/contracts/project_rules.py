@@ -290,6 +290,23 @@ def receiver_is_an_address(config: _Config) -> Iterator[Problem]:
         yield config.error(path, "`record.otlp` holds a password or a name", hint)
 
 
+def anchors_hold_no_secret(config: _Config) -> Iterator[Problem]:
+    """An anchor's address stands in messages and logs, and a checkpoint is put below it: no name, password or query."""
+    anchors: list[str] = config.typed.values["record"].anchors if "record" in config.typed.values else []
+    for at, address in enumerate(anchors):
+        if not address.startswith(("http://", "https://")):
+            continue
+        path, split = ("record", "anchors", at), _split(address)
+        if split is None or not split.hostname:
+            yield config.error(path, "an address of `record.anchors` is none", "write it like `https://store.example/checkpoints`")
+        elif split.username is not None or split.password is not None or split.query or split.fragment:
+            yield config.error(
+                path,
+                "an address of `record.anchors` holds a name, a password, a query or a fragment",
+                "put name and password into `~/.netrc`, or the file that the variable NETRC names; leave out the rest",
+            )
+
+
 def roles_are_held(config: _Config) -> Iterator[Problem]:
     """A queue that nobody works on, and a release that nobody may approve, are dead ends."""
     held = config.roles()
@@ -397,6 +414,7 @@ RULES: Final[tuple[Callable[[_Config], Iterable[Problem]], ...]] = (
     limits_are_countable,
     issuers_can_be_checked,
     receiver_is_an_address,
+    anchors_hold_no_secret,
     roles_are_held,
     memory_can_be_kept,
 )

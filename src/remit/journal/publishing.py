@@ -6,14 +6,19 @@ that only grows), a Git repository, or the address of an object store that takes
 
 from __future__ import annotations
 
+import netrc
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
 from remit.errors import StorageError
 from remit.journal.sequencer import Publish
+
+if TYPE_CHECKING:
+    import httpx
 
 _TIMEOUT_S = 20
 
@@ -53,7 +58,8 @@ def anchor(address: str, name: str, folder: Path) -> Publish:
     """The target behind an address of `[record] anchors`. `name`: what the tenant's checkpoints are called there.
 
     `git:<folder>` commits to a repository, `https://…` is put to an object store, anything else is a folder. Paths are
-    relative to `folder`.
+    relative to `folder`. Name and password for a store stand in `~/.netrc`, or the file that NETRC names, never in the
+    address: that is logged.
     """
     if address.startswith("git:"):
         return _git_target(folder / address.removeprefix("git:"), f"{name}.txt")
@@ -97,6 +103,9 @@ def _git(repository: Path, arguments: Sequence[str]) -> None:
 
 def _store_target(address: str, name: str) -> Publish:
     """One object a checkpoint, named by its size; an existing one is never replaced (RFC 9110, `If-None-Match`)."""
+    split = urlsplit(address)
+    # Whatever an address holds beside its place stays out of messages and logs.
+    shown = f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
 
     def publish(note: str) -> None:
         import httpx
@@ -104,12 +113,22 @@ def _store_target(address: str, name: str) -> Publish:
         size = note.split("\n", 2)[1]
         url = f"{address}/{quote(name)}/{int(size):012}.txt"
         try:
-            answer = httpx.put(url, content=note.encode(), headers={"If-None-Match": "*"}, timeout=_TIMEOUT_S)
+            answer = httpx.put(
+                url, content=note.encode(), headers={"If-None-Match": "*"}, timeout=_TIMEOUT_S, auth=_credentials()
+            )
+        except netrc.NetrcParseError as error:
+            raise StorageError(f"`{error.filename}` can't be read: {error.msg}", code="anchor_unavailable") from error
         except httpx.HTTPError as error:
-            raise StorageError(f"can't reach anchor `{address}`: {error}", code="anchor_unavailable") from error
+            raise StorageError(f"can't reach anchor `{shown}`: {error}", code="anchor_unavailable") from error
         if not answer.is_success and answer.status_code != httpx.codes.PRECONDITION_FAILED:
-            raise StorageError(f"anchor `{address}` answers {answer.status_code}", code="anchor_unavailable")
+            raise StorageError(f"anchor `{shown}` answers {answer.status_code}", code="anchor_unavailable")
 
     return publish
 
 
+def _credentials() -> httpx.NetRCAuth | None:
+    """What the user's `.netrc` says, where there is one. Raises `OSError`, `NetrcParseError`."""
+    import httpx
+
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    return httpx.NetRCAuth(str(path)) if path.is_file() else None

@@ -14,7 +14,8 @@ from remit.errors import RemitError
 from remit.journal.merkle import WIDTH
 from remit.journal.proofs import Proofs
 
-_TILE = re.compile(r"/tile/([0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+_TILE = re.compile(r"/tile/([0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/){0,4}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+"""A position below 2^40 has five groups of digits at most; more are no part of any tree."""
 _TEXT, _BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 
 
