@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,24 +85,31 @@ async def test_the_same_request_gets_its_answers_in_order_and_then_a_miss_that_n
             assert [each.result["text"] for each in came if isinstance(each, Completed)] == ["first", "second"]
             assert isinstance(came[2], Failed)
             assert came[2].code == "recording_missed"
-            assert f"holds 2 answers of `text` to request `{digest(args)[:16]}`, and it was asked 3 times" in came[2].message
+            assert re.search("holds 2 answers of `text` to request `[0-9a-f]{16}`, and it was asked 3 times", came[2].message)
+            # What is asked may be guessed at by a digest without a key.
+            assert digest(args)[:16] not in came[2].message
         other = await ask(remit, "text", topic="y")
     assert isinstance(other, Failed)
     assert "holds no answers of `text`" in other.message
 
 
-async def test_what_a_run_recorded_answers_the_same_run_again(tmp_path: Path, database_url: str, server: Server) -> None:
+@pytest.mark.parametrize("topic", ["x", "a letter to ann@corp.example"])
+async def test_what_a_run_recorded_answers_the_same_run_again(
+    tmp_path: Path, database_url: str, server: Server, topic: str
+) -> None:
     server.replies = [Said(pieces=("a story",)), Said(pieces=("another",))]
     shop = model_shop(tmp_path, database_url, llm("openai", server.url))
     async with Remit(shop.folder) as remit:
         async with remit.gate("desk").run({}) as run:
-            first = [await run.propose("model:text", {"topic": "x"}) for _ in range(2)]
+            first = [await run.propose("model:text", {"topic": topic}) for _ in range(2)]
         events = [(run.id, each.type.value, each.header.span, each.body) for each in remit.journal.reader.events(run.id)]
-    (shop.folder / "answers.jsonl").write_text("".join(f"{line}\n" for line in recorded_calls(events)))
+    lines = list(recorded_calls(events))
+    assert (digest({"topic": topic}) in lines[0]) is (topic == "x")
+    (shop.folder / "answers.jsonl").write_text("".join(f"{line}\n" for line in lines))
     toml = (shop.folder / "remit.toml").read_text()
     (shop.folder / "remit.toml").write_text(toml.partition("[models.main]")[0] + RECORDED)
     async with Remit(shop.folder) as remit, remit.gate("desk").run({}) as run:
-        again = [await run.propose("model:text", {"topic": "x"}) for _ in range(2)]
+        again = [await run.propose("model:text", {"topic": topic}) for _ in range(2)]
     texts = [[each.result["text"] for each in came if isinstance(each, Completed)] for came in (first, again)]
     assert texts == [["a story", "another"]] * 2
     assert len(server.asked) == 2

@@ -184,10 +184,13 @@ def test_the_runs_of_a_person_are_those_that_act_for_them(shop: Shop) -> None:
         ("call 0049 151 2345 6789", "+49 151 23456789"),
         ("SSN 078-05-1120", "078-05-1120"),
         ("it is for Ann Lee, she says", "ann lee"),
+        # Numbers: one that a detector knows, and one that stands as it is.
+        (4111111111111111, "4111 1111 1111 1111"),
+        (778899001, "778899001"),
     ],
 )
 def test_the_runs_about_a_value_are_found_by_its_pseudonyms_and_in_plain_text(
-    shop: Shop, said: str, subject: str
+    shop: Shop, said: Any, subject: str
 ) -> None:
     found, _ = start(shop, said=said), start(shop, said="ann leeway, SSN 078-05-1121")
     assert [each["run"] for each in remit_json(shop, "erase", "--subject", subject, *AS)] == [found]

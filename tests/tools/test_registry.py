@@ -9,7 +9,7 @@ import pytest
 
 from remit.errors import ConfigError
 from remit.tools.registry import load_tools, problems_of
-from remit.tools.spec import Effect, Idempotency, Tool, ToolContext, ToolSpec
+from remit.tools.spec import Effect, FieldClass, Idempotency, Tool, ToolContext, ToolSpec
 from remit.values import Json
 
 HEADER = "from remit.tools.decorator import tool\nfrom remit.tools.spec import Compensation, Effect\n"
@@ -165,6 +165,10 @@ HAND_MADE = Tool(
         (replace(HAND_MADE.spec, output_schema={"type": "strange"}), "the schema of `result` is not valid"),
         (replace(HAND_MADE.spec, effects=frozenset({Effect.READ})), "a pure read is idempotent"),
         (replace(HAND_MADE.spec, authority=("payee",)), "`payee` in `authority` leads nowhere"),
+        (
+            replace(HAND_MADE.spec, field_classes={"resource.owner": FieldClass.PERSONAL}),
+            "`resource.owner` in `field_classes` is no attribute of the object",
+        ),
     ],
 )
 def test_tools_made_by_hand_are_held_to_the_same_rules(spec: ToolSpec, message: str) -> None:

@@ -64,6 +64,7 @@ class ToolContexts:
             on_behalf_of=run.on_behalf_of,
             region=run.authority.region,
             labels=call.labels,
+            args_digest=call.args_digest,
             on_text=call.proposal.on_text,
         )
 

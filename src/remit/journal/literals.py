@@ -24,6 +24,8 @@ class Literals:
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
         self._encoded: list[bytes] = []
+        self.longest = 0
+        """How many characters the longest has."""
 
     def __contains__(self, value: str) -> bool:
         return value in self._kinds
@@ -32,6 +34,7 @@ class Literals:
         """Know a value from now on."""
         if value not in self._kinds:
             self._kinds[value] = kind
+            self.longest = max(self.longest, len(value))
             self._encoded.append(value.encode(errors="surrogatepass"))
 
     def stand_in(self, data: bytes) -> bool:

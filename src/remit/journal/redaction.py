@@ -102,7 +102,7 @@ class Redactor:
     @property
     def longest_known(self) -> int:
         """Characters of the longest text that is concealed for what it is: a credential, or what a declared field held."""
-        return max(map(len, (*self._secrets, *(self.classed or ()))), default=0)
+        return max(self.classed.longest if self.classed is not None else 0, *map(len, self.secrets), 0)
 
     def pseudonym(self, kind: str, text: str) -> str:
         """`<email:jphkaibo…>`: the same for the same value, however it is spelled, and useless without the key."""

@@ -50,7 +50,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One question to a model.
 
     `binding`: the model's name in the contract. `run`: the run that asks. `answer`: which kind of answer is wanted.
-    `args`: the call's arguments as the gate let them through; `args_digest`: SHA-256 of their canonical bytes.
+    `args`: the call's arguments as the gate let them through; `args_digest`: SHA-256 of their canonical bytes;
+    `recorded_as`: the keyed one that the call has on record.
     `system`: for a conversation, its prompt, filled; otherwise the prompt is the first of `messages`. `tools`: what may be
     called. `form`: the labels by head, or the JSON Schema of the value.
     """
@@ -60,6 +61,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     answer: AnswerKind
     args: Mapping[str, Json]
     args_digest: str
+    recorded_as: str = ""
     messages: tuple[ChatMessage, ...]
     system: str = ""
     tools: tuple[OfferedTool, ...] = ()

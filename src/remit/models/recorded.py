@@ -1,8 +1,8 @@
 """Recorded models: answers out of a file, by what was asked.
 
 One JSON object a line: `{"model": <name in the contract>, "request": <digest>, "answer": {…}}`. The digest is the SHA-256
-of the canonical bytes of the call's arguments, which every decision on record holds (`args_digest`); the answer is the
-call's result without `usage`. The same request asked again in a run gets the next answer to it.
+of the canonical bytes of the call's arguments, or, where something in them is concealed, the keyed one of the record
+(`args_digest`), which only the project that recorded it can find; the answer is the call's result without `usage`. The same request asked again in a run gets the next answer to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, cast
 from remit.contracts.model import AnswerKind
 from remit.errors import ConfigError
 from remit.models.interface import Fault, ModelAnswer, ModelFailed, ModelRequest, OnText, WantedCall
-from remit.values import MAX_BYTES, Json, ValueRefused, encode, parse
+from remit.values import MAX_BYTES, Json, ValueRefused, digest, encode, parse
 
 _RUNS = 1024
 """Of so many runs it is remembered how often they have asked what; a run that is older begins at the first answer."""
@@ -37,6 +37,8 @@ class RecordedModel:
 
     async def ask(self, request: ModelRequest, on_text: OnText | None) -> ModelAnswer:  # noqa: ARG002 - it comes at once
         key = (request.binding, request.args_digest)
+        if key not in self._answers:
+            key = (request.binding, request.recorded_as)
         times = self._asked.setdefault(request.run, {})
         self._asked.move_to_end(request.run)
         while len(self._asked) > _RUNS:
@@ -46,7 +48,7 @@ class RecordedModel:
         if place >= len(known):
             message = (
                 f"recording `{self._file}` holds {len(known) or 'no'} answer{'' if len(known) == 1 else 's'} of "
-                f"`{request.binding}` to request `{request.args_digest[:16]}`, and it was asked {place + 1} "
+                f"`{request.binding}` to request `{request.recorded_as.rpartition(':')[2][:16]}`, and it was asked {place + 1} "
                 f"time{'' if place == 0 else 's'}; record it with `remit models record`"
             )
             raise ModelFailed(message, code="recording_missed", fault=Fault.MISSING, why="not recorded")
@@ -105,6 +107,8 @@ def recorded_calls(events: Iterable[tuple[str, str, str, Mapping[str, Any]]]) ->
         if not tool.startswith("model:"):
             continue
         if kind == "call.decided":
-            decided[run, step] = (tool.removeprefix("model:"), str(body.get("args_digest", "")))
+            # Of arguments that stand there as they are, the digest without a key tells nothing more, and is found anywhere.
+            found = str(body.get("args_digest", "")) if body.get("classes") else digest(body.get("args"))
+            decided[run, step] = (tool.removeprefix("model:"), found)
         elif kind == "call.completed" and (run, step) in decided and isinstance(body.get("result"), dict):
             yield recording_line(*decided[run, step], cast("dict[str, Json]", body["result"]))

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from remit.contracts.answers import ANSWER_SUFFIX, SCHEMA_SUFFIX, answer_kind, beside
 from remit.contracts.load import LoadedContract
 from remit.contracts.model import AnswerKind, ModelBinding
@@ -131,9 +133,10 @@ class PreparedQuestion:
 
     async def put(self, chain: FallbackChain, context: ToolContext, args: Mapping[str, Json], pace: Timing) -> Json:
         """Ask for a call's arguments; the call's result. Raises `ModelFailed` with what was used all the same."""
-        request = request_of(
+        asked = request_of(
             self.form, self.kind, binding=self.name, run=context.run, template=self.template, args=args
         )
+        request = replace(asked, recorded_as=context.args_digest)
         spent, begun = Spent(), pace.now()
         try:
             result = await chain.ask(request, lambda answer: self.form.read(answer, args), context.on_text, spent)

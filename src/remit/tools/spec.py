@@ -139,6 +139,8 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     region: str | None = None
     labels: Mapping[str, tuple[str, ...]] = {}
     """Where each argument came from, by path; empty before that is known."""
+    args_digest: str = ""
+    """The digest of the arguments as it stands on record, keyed."""
     on_text: Callable[[str], None] | None = None
     """Takes the pieces of a text while it is made, where somebody listens; what they are shown is redacted."""
 
