@@ -47,6 +47,7 @@ def cut(text: str, places: list[int]) -> list[str]:
     parts=st.lists(st.one_of(st.sampled_from(SECRETS), st.sampled_from(WORDS), st.text(max_size=12)), max_size=40),
     places=st.lists(st.integers(0, 4000), max_size=60),
 )
+@example(parts=["DE89 3704 0044 0532 0130 00", CREDENTIAL, CREDENTIAL, "hello"], places=[])
 @example(parts=[CREDENTIAL] * 12, places=list(range(0, 4000, 5)))
 @example(parts=[*WORDS, "password is swordfish99", *WORDS, *WORDS], places=list(range(4000)))
 def test_whatever_the_pieces_are_all_of_them_show_what_the_whole_shows(parts: list[str], places: list[int]) -> None:
@@ -77,3 +78,9 @@ def test_a_script_without_blanks_is_shown_while_it_comes_as_well() -> None:
     for _ in range(40):
         stream.feed("注文を確認しました")
     assert len("".join(shown)) > 200
+
+
+def test_a_number_that_was_seen_alone_leaves_no_part_of_a_longer_one_in_the_clear() -> None:
+    own = redactor()
+    assert own.text("call 0044 0532 0130 today") != "call 0044 0532 0130 today"
+    assert "DE89" not in own.text("pay to DE89 3704 0044 0532 0130 00 today")

@@ -73,11 +73,20 @@ class Redactor:
                 self.known.add("secret", secret, anywhere=True)
         self.known.settle()
         self.secret_variants = self.known
+        self.seen = Variants()
+        """What detectors have found in the run. It is looked for behind them: a number may be a part of a longer one."""
 
     def for_run(self) -> Redactor:
         """A redactor for one run: what a declared field has held in it is concealed wherever else it stands in the run."""
         own = copy(self)
         own.classed, own.known, own._learns = Literals(), self.known.copy(), True  # noqa: SLF001 - a copy of itself
+        own.seen = Variants()
+        return own
+
+    def without_memory(self) -> Redactor:
+        """One that conceals the same and learns nothing from what it is tried on."""
+        own = copy(self)
+        own._learns = False  # noqa: SLF001 - a copy of itself
         return own
 
     def _for_value(self) -> Redactor:
@@ -97,7 +106,7 @@ class Redactor:
     def detected(self, kind: str, value: str) -> None:
         """A value that a detector has found in the run: it is known again in other spellings as well."""
         if self._learns:
-            self.known.add(kind, value)
+            self.seen.add(kind, value)
 
     @property
     def longest_known(self) -> int:
@@ -177,7 +186,9 @@ class Redactor:
             return False
         if b"\\" in data or any(secret in data for secret in self._secrets_encoded):
             return False
-        if (self.classed is not None and self.classed.stand_in(data)) or self.known.stand_in(data):
+        if self.classed is not None and self.classed.stand_in(data):
+            return False
+        if self.known.stand_in(data) or self.seen.stand_in(data):
             return False
         if CANDIDATES_OR_ENCODED.search(data) is not None:
             return False
@@ -288,7 +299,7 @@ class _Pass:
         if len(text) >= _SHORTEST and CANDIDATES.search(data) is not None:
             for detector in DETECTORS:
                 data = self._detect(detector, data)
-        kept = data.decode()
+        kept = self.without_variants(data.decode(), self._redactor.seen)
         return text if kept == text else kept
 
     def _detect(self, detector: Detector, data: bytes) -> bytes:
