@@ -164,3 +164,12 @@ def test_no_spelling_of_a_value_is_left_in_any_text(value: str, before: str, beh
 def _between(spans: list[Found], end: int) -> list[tuple[int, int]]:
     edges = [0, *(edge for span in spans for edge in (span.start, span.end)), end]
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+@pytest.mark.parametrize("text", ["call +49 30 1234567 now", "to (Anna Lee)", "mail <ann.lee@corp.example>, or +49 30 1234567"])
+def test_a_text_is_shown_the_second_time_as_it_was_the_first(text: str) -> None:
+    own = redactor()
+    own.note("personal", "(Anna Lee)")
+    once = own.text(text)
+    assert own.text(text) == once
+    assert "+" not in once

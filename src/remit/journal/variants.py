@@ -46,11 +46,16 @@ def _fold(text: str) -> str:
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One way in which a known value can stand in a folded text. `whole`: only as a word of its own, or several."""
+    """One way in which a known value can stand in a folded text. `whole`: only as a word of its own, or several.
+
+    `before`, `behind`: what is no letter or digit at the ends of the value, such as the `+` of a telephone number.
+    """
 
     needle: bytes
     kind: str
     whole: bool
+    before: str = ""
+    behind: str = ""
 
 
 def variants_of(kind: str, value: str, *, anywhere: bool) -> Iterator[Variant]:
@@ -64,7 +69,9 @@ def variants_of(kind: str, value: str, *, anywhere: bool) -> Iterator[Variant]:
         return
     text = plain.decode()
     anywhere = anywhere or len(text) >= WORD_CHARS
-    yield Variant(plain, kind, not anywhere)
+    # Where a sign such as `℡` is all there is, the value has no such ends.
+    inner = [place for place, character in enumerate(value) if _fold(character)]
+    yield Variant(plain, kind, not anywhere, value[: inner[0]], value[inner[-1] + 1 :])
     if len(text) >= _SHORTEST_BACKWARDS and text != text[::-1]:
         yield Variant(text[::-1].encode(), kind, not anywhere)
     yield Variant(data.hex().encode(), kind, False)
@@ -162,8 +169,15 @@ def _places(variant: Variant, letters: str, places: list[int], text: str) -> Ite
         if _is_pseudonyms_class(text, start, end) or (variant.whole and not is_whole(text, start, end)):
             at = letters.find(needle, at + 1)
             continue
-        yield Found(start, end, variant.kind)
+        yield Found(*_with_ends(variant, text, start, end), variant.kind)
         at = letters.find(needle, at + len(needle))
+
+
+def _with_ends(variant: Variant, text: str, start: int, end: int) -> tuple[int, int]:
+    """The piece with what the value begins and ends with, where that stands there: it is shown as it was the first time."""
+    if text.endswith(variant.before, 0, start):
+        start -= len(variant.before)
+    return start, end + len(variant.behind) if text.startswith(variant.behind, end) else end
 
 
 def _is_pseudonyms_class(text: str, start: int, end: int) -> bool:
