@@ -114,19 +114,20 @@ def test_one_process_works_and_serves_and_says_that_it_is_well(shop: Shop) -> No
     run = json.loads(remit(shop, "submit", "doing", '{"order": 5}', "--json"))["run"]
     port = 20_000 + os.getpid() % 20_000
     arguments = [sys.executable, "-c", START, "serve", "--listen", f"127.0.0.1:{port}", "--project", str(shop.folder)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        assert f"http://127.0.0.1:{port}/checkpoint" in process.stdout.readline()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-            assert answer.read() == b"ok\n"
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/elsewhere", timeout=10)
-        until = time.monotonic() + 30
-        while "completed" not in remit(shop, "runs") and time.monotonic() < until:
-            pass
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert f"http://127.0.0.1:{port}/checkpoint" in process.stdout.readline()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+                assert answer.read() == b"ok\n"
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/elsewhere", timeout=10)
+            refused.value.close()
+            until = time.monotonic() + 30
+            while "completed" not in remit(shop, "runs") and time.monotonic() < until:
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
     assert shown(shop, run) == {"done": 5}
