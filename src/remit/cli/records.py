@@ -106,10 +106,10 @@ class Erasing:
     """Which runs are to be erased, and whether that is meant."""
 
     named: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN", help="Runs, each by its id or the start of it.", show_default=False)
+        str | None, typer.Argument(metavar="RUN", help="Id of a run, or the start of one.", show_default=False)
     ] = None
     run: Annotated[
-        list[str] | None, typer.Option("--run", metavar="RUN", help="The same, as an option; may be given again.")
+        list[str] | None, typer.Option("--run", metavar="RUN", help="Another run; may be given again.")
     ] = None
     subject: Annotated[
         str | None,
@@ -120,7 +120,7 @@ class Erasing:
     @property
     def runs(self) -> list[str]:
         """The runs that are named, in whichever way."""
-        return [*(self.named or ()), *(self.run or ())]
+        return [*([] if self.named is None else [self.named]), *(self.run or ())]
 
 
 @spread
