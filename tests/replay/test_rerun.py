@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from project import Shop
 from remit import Remit
 from remit.cases.cases import Decision
 from remit.replay.compare import Divergence
+from remit.replay.reaching_out import ReachedOut, kept_in
+from remit.replay.recorded import Choice
 
 
 @pytest.fixture
@@ -155,6 +158,103 @@ def test_code_that_reaches_out_by_itself_is_kept_from_it(shop: Shop) -> None:
     assert found.result == "undetermined"
     assert "reaches out by itself (`open`" in found.why
     assert mark.read_text() == "x"
+
+
+REACHING = {
+    "in the default executor": "    await asyncio.get_running_loop().run_in_executor(None, MARK.write_text, 'x')\n",
+    "in an executor of its own": "    with ThreadPoolExecutor(1) as pool:\n        pool.submit(MARK.write_text, 'x')\n",
+    "in an executor of its module": "    await asyncio.wrap_future(POOL.submit(MARK.write_text, 'x'))\n",
+    "by to_thread": "    await asyncio.to_thread(MARK.write_text, 'x')\n",
+    "in a thread": "    one = Thread(target=MARK.write_text, args=('x',))\n    one.start()\n    one.join()\n",
+    "in a thread of a thread": (
+        "    inner = Thread(target=MARK.write_text, args=('x',))\n"
+        "    one = Thread(target=lambda: (inner.start(), inner.join()))\n    one.start()\n    one.join()\n"
+    ),
+    "in a bare thread": (
+        "    done = Lock()\n    done.acquire()\n"
+        "    def write():\n        try:\n            MARK.write_text('x')\n        except BaseException:\n            pass\n"
+        "        finally:\n            done.release()\n"
+        "    start_new_thread(write, ())\n    done.acquire()\n"
+    ),
+    "by a link": "    MARK.symlink_to('elsewhere')\n",
+    "by a hard link": "    os.link(__file__, MARK)\n",
+    "by a mode": "    os.chmod(__file__, 0o600 if os.stat(__file__).st_mode & 0o77 else 0o644)\n    MARK.touch()\n",
+    "by a time": "    os.utime(__file__, (1, 1))\n    MARK.touch()\n",
+    "by a fork": (
+        "    if (child := os.fork()) == 0:\n        os.close(os.open(MARK, os.O_CREAT))\n        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    ),
+    "by a datagram": (
+        "    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:\n"
+        "        try:\n            one.sendmsg([b'x'], [], 0, str(MARK.parent / 'nobody'))\n"
+        "        except OSError:\n            MARK.touch()\n"
+    ),
+    "by a signal": "    os.kill(os.getpid(), 0)\n    MARK.touch()\n",
+    "by a task left behind": "    asyncio.get_running_loop().call_soon(MARK.write_text, 'x')\n    await asyncio.sleep(0)\n",
+}
+IMPORTS = """import asyncio, os, socket
+from _thread import start_new_thread
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock, Thread
+POOL = ThreadPoolExecutor(1)
+MARK = Path({mark!r})
+"""
+
+
+@pytest.mark.parametrize("way", REACHING)
+def test_what_the_code_would_reach_beside_its_run_is_not_reached_again(shop: Shop, way: str) -> None:
+    mark = shop.folder / "mark"
+    change_code(shop, "    do = ", REACHING[way] + "    do = ")
+    path = shop.folder / "contracts" / "desk" / "workflow.py"
+    path.write_text(IMPORTS.format(mark=str(mark)) + path.read_text())
+    run(shop)
+    assert mark.exists() or mark.is_symlink()
+    mark.unlink()
+    found = the_one(replay(shop))
+    assert not mark.exists()
+    assert not mark.is_symlink()
+    assert (found.result, "reaches out by itself" in found.why) == ("undetermined", True)
+
+
+def test_code_that_only_computes_in_threads_is_as_it_was_and_the_record_is_written_meanwhile(shop: Shop) -> None:
+    path = shop.folder / "contracts" / "desk" / "workflow.py"
+    change_code(shop, "    do = ", "    assert await asyncio.get_running_loop().run_in_executor(None, sum, [1, 2]) == 3\n    do = ")
+    path.write_text("import asyncio\n" + path.read_text())
+    run(shop)
+
+    async def use(remit: Remit) -> list[str]:
+        reports = [remit.replays.replay(Choice(last=50), 1, "present") for _ in range(3)]
+        found, _ = await asyncio.gather(asyncio.gather(*reports), remit.sequencer.integrate(publish=True))
+        return [the_one(one).result for one in found]
+
+    assert with_remit(shop, use) == ["identical"] * 3
+
+
+def test_a_thread_that_outlives_its_replay_is_kept_in_and_others_are_free_again(shop: Shop, tmp_path: Path) -> None:
+    async def use() -> list[str]:
+        tried: list[str] = []
+
+        def write(name: str) -> None:
+            began.wait()
+            try:
+                (tmp_path / name).write_text("x")
+            except ReachedOut:
+                tried.append(name)
+
+        began = threading.Event()
+        threads = [threading.Thread(target=write, args=(name,)) for name in ("before", "within", "after")]
+        threads[0].start()
+        with kept_in():
+            threads[1].start()
+        threads[2].start()
+        began.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        return tried
+
+    assert asyncio.run(use()) == ["within"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["after", "before"]
 
 
 def test_a_run_that_is_not_ended_is_undetermined_and_one_that_came_apart_is_not(shop: Shop) -> None:
