@@ -118,12 +118,19 @@ async def undos(remit: Remit) -> dict[str, RunResult]:
     return found
 
 
-async def undos_begun(desk: Path) -> set[str]:
-    """The runs whose undo has decided about a call: of these one may be under way just as a process dies."""
+async def undos_under_way(desk: Path) -> set[str]:
+    """The runs whose undo has sent a call that has no outcome on record: it may or may not have happened."""
     async with Remit(desk) as remit:
         leaves = list(remit.leaves.leaves(Selection(), after=0, upto=2**62))
     of = {leaf.header.run: leaf.header.refs["undoes"] for leaf in leaves if "undoes" in leaf.header.refs}
-    return {of[leaf.header.run] for leaf in leaves if leaf.header.run in of and leaf.header.type == "call.decided"}
+    sent: set[tuple[str, str]] = set()
+    for leaf in leaves:
+        header = leaf.header
+        if header.type == "call.decided" and header.verdict == "allow":
+            sent.add((header.run, header.span))
+        elif header.type in ("call.completed", "call.failed", "call.unknown"):
+            sent.discard((header.run, header.span))
+    return {of[run] for run, _ in sent if run in of}
 
 
 @pytest.mark.anyio
@@ -156,9 +163,9 @@ async def test_fifty_runs_are_undone_through_two_crashes_and_beside_other_people
     partly = [issue for issue in issues if await fields_of(agent, issue) == before[issue]]
     assert 0 < len(partly) < len(issues) - len(taken)
     # Somebody takes up one more, of which the plan did not know.
-    begun = await undos_begun(desk)
-    fresh = (issue for issue in reversed(issues) if issue % 3 and issue not in {*partly, *taken})
-    late = next(issue for issue in fresh if runs[issue].run not in begun)
+    sent = await undos_under_way(desk)
+    waiting = (issue for issue in reversed(issues) if issue % 3 and issue not in {*partly, *taken})
+    late = next(issue for issue in waiting if runs[issue].run not in sent)
     await take_up(agent, late)
 
     async with Remit(desk) as remit:
