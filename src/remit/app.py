@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from sqlalchemy.engine import make_url
 
-from remit.belonging import open_record
+from remit.belonging import last_published, open_record
 from remit.cases.cases import SCOPE, Cases
 from remit.contracts.paths import ensure_private, find_project
 from remit.contracts.project import Project, load_project
@@ -24,7 +24,7 @@ from remit.gate.context import Clients
 from remit.gate.execute import CrashPoint
 from remit.gate.gate import Gate, no_crash
 from remit.identity.external import ExternalVerifier, trusted_issuers
-from remit.identity.keys import KeyRing, note_verifier_key
+from remit.identity.keys import KeyRing
 from remit.identity.people import People
 from remit.identity.principals import (
     Declared,
@@ -475,11 +475,11 @@ class Remit:
 
     def _sequencer(self, key: CheckpointKey) -> Sequencer:
         """What integrates the record into its tree, and publishes where that has come to."""
-        folder, name = self.project.folder, key.origin.rpartition("/")[2]
-        note_verifier_key(self.project.private / "keys", key.verifier_key)
-        targets = [file_target(self.project.private / "checkpoints" / f"{name}.txt")]
+        folder = self.project.folder
+        last = last_published(self.project.private, key)
+        targets = [file_target(last.published), last.keep]
         targets += [anchor(address, key.origin.replace("/", "-"), folder) for address in self.project.record.anchors]
-        return Sequencer(self.database, self.journal, key, tenant=self.tenant, publish=publisher(targets))
+        return Sequencer(self.database, self.journal, key, tenant=self.tenant, publish=publisher(targets), last=last)
 
     def _database_url(self) -> str:
         section = self.project.project

@@ -15,9 +15,11 @@ from pathlib import Path
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from remit.errors import StorageError
-from remit.identity.files import read_private, write_private
-from remit.identity.keys import SecretKey, master_key, pseudonym_key, record_key
+from remit.errors import IdentityError, StorageError
+from remit.identity.files import private_folder, read_private, write_private
+from remit.identity.keys import SecretKey, master_key, note_verifier_key, pseudonym_key, record_key
+from remit.journal.last_published import LastPublished
+from remit.journal.notes import CheckpointKey
 from remit.storage.database import Database, open_database, storage_errors
 from remit.storage.schema import about, runs
 
@@ -63,6 +65,28 @@ def open_record(url: str, folder: Path, keys: Path, tenant: str) -> KeyedDatabas
     except BaseException:
         database.close()
         raise
+
+
+def last_published(private: Path, key: CheckpointKey) -> LastPublished:
+    """Where the last published checkpoint of a tree stands, in a project's private folder; its key is listed there."""
+    keys, name = private / "keys", key.origin.rpartition("/")[2]
+    note_verifier_key(keys, key.verifier_key)
+    known = read_private(keys / "record.pub").decode().splitlines()
+    return LastPublished(
+        published=private / "checkpoints" / f"{name}.txt",
+        kept=keys / "checkpoints" / f"{name}.txt",
+        origin=key.origin,
+        verifier_keys=tuple(line for line in known if line.startswith(f"{key.origin}+")),
+        write=_write_kept,
+    )
+
+
+def _write_kept(path: Path, data: bytes) -> None:
+    try:
+        private_folder(path.parent)
+        write_private(path, data)
+    except IdentityError as error:
+        raise StorageError(error.message, code=error.code) from error
 
 
 def _checked(database: Database, keys: Path, known: str | None, tenant: str) -> KeyedDatabase:

@@ -101,6 +101,8 @@ class Stretch:
     """Runs whose keys do not open, and why."""
     gone: set[str] = field(default_factory=set[str])
     """Runs that have an event without a body (of an exported file)."""
+    oldest: dict[str, int] = field(default_factory=dict[str, int])
+    """When the oldest event was written, in microseconds since the epoch, by tenant."""
     unread: str = ""
     """Why a part of the stretch could not be read at all."""
 
@@ -132,6 +134,9 @@ class Checking:
 
     def chain(self, seq: int, tenant: str, run: str, n: int, leaf: bytes, fields: dict[str, Any] | None) -> None:
         prev = None if fields is None else fields["prev"]
+        at = 0 if fields is None else fields["at"]
+        if at < self.stretch.oldest.get(tenant, LARGEST_SEQ):
+            self.stretch.oldest[tenant] = at
         link = self.stretch.links.get(run)
         if link is None:
             self.stretch.links[run] = Link(

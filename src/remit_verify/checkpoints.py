@@ -16,7 +16,9 @@ from remit_verify.report import Checkpoint, Finding, Findings
 _LARGEST_SIZE = 2**63 - 1
 _WITH_ROW = {"newest", "stored"}
 """In the row of a tree, and in the table `checkpoints`: a row says the size and time beside the note."""
-_OWN = _WITH_ROW | {"published", "exported"}
+_FILES = {"published", "kept"}
+"""In the file of checkpoints, and the last of them with the keys."""
+_OWN = _WITH_ROW | _FILES | {"exported"}
 """What lies beside the record; all else is what the caller held."""
 
 
@@ -162,6 +164,8 @@ class Held:
         if ahead:
             gone = f"{max(ahead) - events} of the events that it signed are gone"
             why = f"{_named(ahead)} signed more than the {events} events there are: {gone}; {since}"
+            if claims.source in _FILES:
+                why += "; if the database was restored from a backup, see \"Restore\" in docs/operations.md"
             self._add("events_truncated", why, where)
         if differing:
             self._add("checkpoint_root", f"{_named(differing)} signed another tree than the events make; {since}", where)
@@ -208,8 +212,12 @@ class Held:
     def _compare_published(self) -> None:
         """What was published was stored before."""
         stored = {one for claims in self.claims if claims.source == "stored" for one in claims.digests}
+        rows = {claims.source: claims.rows for claims in self.claims}
+        if rows.get("newest") and not rows.get("stored"):
+            why = "the tree was signed, and none of its checkpoints is stored; the first is stored with it"
+            self._add("checkpoint_missing", why, "checkpoints")
         for claims in self.claims:
-            if claims.source != "published":
+            if claims.source not in _FILES:
                 continue
             lost = [size for size, one in zip(claims.sizes, claims.digests, strict=True) if one not in stored]
             if lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,6 +22,8 @@ from remit_verify.work import Notes, Workers, check_notes
 _NOTES = 256
 """Checkpoints that are checked in one piece of work."""
 _LARGEST = 2**62
+_UNDER_WAY_US = 60_000_000
+"""What is younger may be about to be integrated, and its first checkpoint about to be published."""
 
 Places = Callable[[str], Iterator[tuple[Any, ...]]]
 """Asks for `level, position` of all tiles of a tenant."""
@@ -45,6 +48,9 @@ class Gathering:
         self._events = self._bodies = self._erased = 0
         self._damaged: set[str] = set()
         self._own_keys = False
+        self._is_export = False
+        self._oldest: dict[str, int] = {}
+        self._begun = time.time_ns() // 1000
 
     def add(self, finding: Finding) -> None:
         self.findings.add(finding)
@@ -87,21 +93,35 @@ class Gathering:
 
     def published(self, pool: Workers, files: dict[str, str], *, must_exist: bool) -> None:
         """Take up the published files, by path."""
-        for path, text in files.items():
-            tenant = unquote(Path(path).name.removesuffix(".txt"))
-            if self.tenant in (None, tenant):
-                notes = (NoteRow(where=f"{path}, line {line}", note=note) for line, note in split_notes(text))
-                self._claim(pool, tenant, "published", notes)
+        self._claim_files(pool, "published", files)
         for tenant, held in self._held.items():
-            rows = {claims.source: claims.rows for claims in held.claims}
+            claims = {one.source: one for one in held.claims}
+            rows = {source: one.rows for source, one in claims.items()}
+            first = min((at for one in claims.values() for at in one.ats), default=self._begun)
             # The first may be on its way to the file at this moment.
-            if must_exist and "published" not in rows and rows.get("stored", 0) > 1:
+            is_due = rows.get("stored", 0) > 1 or not self._is_young(first)
+            if must_exist and not rows.get("published") and is_due:
                 why = "its checkpoints were published to no file here; restore the file, it guards the end of the record"
                 where = f"checkpoints/{escaped(tenant)}.txt"
                 self.add(Finding(code="published_missing", wrong=why, where=where, tenant=tenant))
 
+    def kept(self, pool: Workers, files: dict[str, str]) -> None:
+        """Take up the last published checkpoints that lie with the keys, by path."""
+        self._claim_files(pool, "kept", files)
+
+    def _claim_files(self, pool: Workers, source: str, files: dict[str, str]) -> None:
+        for path, text in files.items():
+            tenant = unquote(Path(path).name.removesuffix(".txt"))
+            if self.tenant in (None, tenant):
+                notes = (NoteRow(where=f"{path}, line {line}", note=note) for line, note in split_notes(text))
+                self._claim(pool, tenant, source, notes)
+
+    def _is_young(self, at: int) -> bool:
+        return abs(self._begun - at) < _UNDER_WAY_US
+
     def exported(self, pool: Workers, tenant: str, rows: list[NoteRow]) -> None:
         """Take up the checkpoint that an exported file carries, if it does."""
+        self._is_export = True
         self._claim(pool, tenant, "exported", iter(row for row in rows if row.note))
 
     def use_own_keys(self, keys: Keys) -> None:
@@ -143,6 +163,8 @@ class Gathering:
         if stretch.unread:
             self.add(Finding(code="events_damaged", wrong=stretch.unread, where="events"))
         self.chains.join(stretch)
+        for tenant, at in stretch.oldest.items():
+            self._oldest[tenant] = min(at, self._oldest.get(tenant, at))
         for tenant, leaves in stretch.leaves.items():
             self._tree(tenant).extend(leaves)
 
@@ -171,6 +193,23 @@ class Gathering:
             held.compare(tree.roots, events=tree.events, integrated=None if row is None else row[0] or 0)
             self.findings.extend(tree.findings)
             self.findings.extend(held.findings)
+            self._compare_signed(tenant, tree.events, held)
+
+    def _compare_signed(self, tenant: str, events: int, held: Held) -> None:
+        """Whoever has no key can write events, and none of them is of any worth until it is signed."""
+        if self._is_export:
+            signed = max((one.size for one in (held.own, held.given) if one is not None), default=None)
+            if signed is None:
+                why = f"there is no checkpoint that holds, so nothing of it is signed ({events} events)"
+                self.add(Finding(code="events_unsigned", wrong=why, where="the file, line 1", tenant=tenant))
+            elif signed < events:
+                why = f"{events - signed} of its events stand behind the checkpoint of size {signed}: put there by somebody else"
+                self.add(Finding(code="events_unsigned", wrong=why, where="the file", tenant=tenant))
+        elif events and held.own is None and not self._is_young(self._oldest.get(tenant, 0)):
+            said = "there is no row for its tree" if tenant not in self._rows else "no checkpoint of it holds"
+            why = f"none of its {events} events is signed: {said}; restore the database, or see \"Restore\" in docs/operations.md"
+            code = "tree_missing" if tenant not in self._rows else "events_unsigned"
+            self.add(Finding(code=code, wrong=why, where="trees", tenant=tenant))
 
     def report(self, source: str, seconds: float, processes: int) -> Report:
         """What it all comes to."""

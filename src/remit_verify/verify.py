@@ -60,8 +60,9 @@ def verify(
             raise Unreadable(f"there is no `master.key` {where}; name the folder with the keys with `--keys`")
         # Read before the snapshot is taken: whatever was published by now is in it.
         published = read_published(place.published)
+        kept = read_published(place.keys / "checkpoints" if place.published and place.keys else None)
         gathering = Gathering(held, options.tenant)
-        processes = _verify_database(place, gathering, (given, published), options.processes)
+        processes = _verify_database(place, gathering, (given, published, kept), options.processes)
     return gathering.report(str(place), time.perf_counter() - begun, processes)
 
 
@@ -73,10 +74,10 @@ def _read_keys(folder: Path | None, place: Source) -> Keys:
 
 
 def _verify_database(
-    place: Source, gathering: Gathering, notes: tuple[list[GivenNote], dict[str, str]], processes: int
+    place: Source, gathering: Gathering, notes: tuple[list[GivenNote], dict[str, str], dict[str, str]], processes: int
 ) -> int:
     assert place.address is not None
-    given, published = notes
+    given, published, kept = notes
     with opened(place.address) as database:
         try:
             present = database.tables()
@@ -95,6 +96,7 @@ def _verify_database(
             gathering.stored(pool, tables.read("checkpoints", _CHECKPOINTS))
             # Where the server is shared, another machine may be the one that publishes.
             gathering.published(pool, published, must_exist=place.published is not None and not place.address.url)
+            gathering.kept(pool, kept)
             gathering.given(pool, given)
             gathering.tiles = tables.tiles()
             for stretch in _stretches(pool, database, gathering):

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from project import Shop, make_shop, write_action
 from remit import Remit
+from remit.belonging import last_published
 from remit.errors import StorageError
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import system_clock
@@ -85,7 +86,8 @@ async def test_events_are_integrated_while_the_process_goes_on(shop: Shop) -> No
         def publish(_note: str) -> None:
             loop.call_soon_threadsafe(published.set)
 
-        sequencer = Sequencer(remit.database, remit.journal, key, tenant="shop", publish=publish)
+        last = last_published(shop.folder / ".remit", key)
+        sequencer = Sequencer(remit.database, remit.journal, key, tenant="shop", publish=publish, last=last)
         remit.journal.on_written = sequencer.noted
         await remit.run("writing", {"order": 3})
         async with asyncio.timeout(20):

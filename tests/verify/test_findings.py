@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,6 +326,97 @@ def test_a_record_cut_back_to_an_earlier_checkpoint_is_found_by_what_was_publish
     assert "signed more than the" in said(verified(writer, since={"mine.txt": newest}), "events_truncated")
     published.unlink()
     assert codes(verified(writer)) <= {"published_missing"}
+
+
+def forget_trees(writer: RecordWriter) -> None:
+    """What an attacker with the database alone does to take a run out of it."""
+    for table in ("events", "runs", "run_keys"):
+        writer.connection.execute(f"DELETE FROM {table} WHERE run = ?", (SHOP_RUN,))
+    for table in ("trees", "tiles", "checkpoints"):
+        writer.connection.execute(f"DELETE FROM {table}")
+    writer.connection.commit()
+
+
+def begin_tree_anew(writer: RecordWriter) -> None:
+    forget_trees(writer)
+    writer.connection.execute(
+        "INSERT INTO trees VALUES ('shop', 0, 0, ?, '', 0)", (hashlib.sha256(b"").digest(),)
+    )
+
+
+@pytest.mark.parametrize(("change", "code"), [(forget_trees, "tree_missing"), (begin_tree_anew, "events_unsigned")])
+def test_events_that_nobody_has_signed_are_a_finding_in_a_copy_without_the_published_file(
+    writer: RecordWriter, change: Callable[[RecordWriter], None], code: str
+) -> None:
+    change(writer)
+    writer.connection.commit()
+    for file in writer.published.iterdir():
+        file.unlink()
+    report = verified(writer, keys=writer.keys)
+    assert (code, "shop") in {(one.code, one.tenant) for one in report.findings}
+    assert "backup" in said(report, code) or "Restore" in said(report, code)
+
+
+def test_events_of_this_minute_may_still_be_on_their_way_into_the_tree(tmp_path: Path) -> None:
+    writer = sqlite_record(tmp_path / "project")
+    writer.open("run-new", "shop")
+    writer.now = time.time_ns() // 1000
+    writer.append("run-new", "run.opened", {})
+    writer.connection.commit()
+    assert verified(writer).findings == ()
+    writer.now -= 120_000_000
+    writer.open("run-old", "shop")
+    writer.append("run-old", "run.opened", {})
+    writer.connection.commit()
+    assert codes(verified(writer)) == {"tree_missing"}
+
+
+def empty_published(writer: RecordWriter) -> None:
+    (writer.published / "shop.txt").write_text("")
+
+
+def cut_published_away(writer: RecordWriter) -> None:
+    """All but one checkpoint is gone, with the file."""
+    cut_back(writer)
+    (writer.published / "shop.txt").unlink()
+
+
+def forget_checkpoints(writer: RecordWriter) -> None:
+    writer.connection.execute("DELETE FROM checkpoints WHERE tenant = 'shop'")
+    (writer.published / "shop.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (empty_published, "published_missing"),
+        (cut_published_away, "published_missing"),
+        (forget_checkpoints, "published_missing"),
+        (forget_checkpoints, "checkpoint_missing"),
+    ],
+)
+def test_published_checkpoints_that_are_gone_are_a_finding_however_few_are_left(
+    writer: RecordWriter, change: Callable[[RecordWriter], None], code: str
+) -> None:
+    change(writer)
+    writer.connection.commit()
+    assert code in codes(verified(writer))
+
+
+def test_the_last_published_checkpoint_that_lies_with_the_keys_is_held_against_a_record_that_was_cut_back(
+    writer: RecordWriter,
+) -> None:
+    newest = writer.connection.execute("SELECT note FROM trees WHERE tenant = 'shop'").fetchone()[0]
+    (writer.keys / "checkpoints").mkdir()
+    (writer.keys / "checkpoints" / "shop.txt").write_text(newest)
+    assert verified(writer).findings == ()
+    published = writer.published / "shop.txt"
+    cut_back(writer)
+    kept = published.read_text()
+    published.write_text(kept[: kept.index("\n\n", kept.index("\n\n") + 2) + 2])
+    report = verified(writer)
+    assert codes(report) == {"events_truncated", "checkpoint_missing"}
+    assert "backup" in said(report, "events_truncated")
 
 
 def cut_back(writer: RecordWriter) -> None:

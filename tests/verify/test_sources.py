@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -92,6 +93,19 @@ def edit(index: int, **fields: Any) -> Callable[[list[str]], None]:
     return change
 
 
+def emptied(lines: list[str]) -> list[str]:
+    return [json.dumps(json.loads(lines[0]) | {"checkpoint": ""}), json.dumps({"end": True, "events": 0})]
+
+
+def forged(lines: list[str]) -> list[str]:
+    """A run that anybody can make without a key, and the end line that goes with it."""
+    last, salt, body = json.loads(lines[-2]), "00" * 16, '{"why":"paid"}'
+    header: dict[str, Any] = {**json.loads(last["header"]), "run": "run-forged", "n": 1, "prev": "", "type": "run.opened", "refs": {}}
+    header |= {"body": hashlib.sha256(bytes.fromhex(salt) + body.encode()).hexdigest(), "sealed": "", "verdict": ""}
+    line = {"seq": last["seq"] + 1, "header": json.dumps(header), "salt": salt, "body": body}
+    return [json.dumps(line), json.dumps({"end": True, "events": len(lines) - 1})]
+
+
 EXPORTS: list[tuple[str, str, Callable[[list[str]], Any]]] = [
     ("a body", "body_wrong", edit(5, body='{"amount": 1}')),
     ("a salt", "body_wrong", edit(5, salt="00" * 16)),
@@ -110,6 +124,9 @@ EXPORTS: list[tuple[str, str, Callable[[list[str]], Any]]] = [
     ("the count", "file_truncated", edit(-1, events=3)),
     ("the checkpoint", "checkpoint_wrong", edit(0, checkpoint="x")),
     ("the tenant", "columns_differ", edit(0, tenant="other")),
+    ("no checkpoint", "events_unsigned", edit(0, checkpoint="")),
+    ("everything", "events_unsigned", lambda lines: lines.__setitem__(slice(None), emptied(lines))),
+    ("a run behind the checkpoint", "events_unsigned", lambda lines: lines.__setitem__(slice(-1, None), forged(lines))),
 ]
 
 
@@ -225,7 +242,7 @@ def test_a_database_without_events_or_another_file_is_no_record(tmp_path: Path, 
 
 def test_missing_verifier_keys_make_every_checkpoint_a_finding(writer: RecordWriter) -> None:
     (writer.keys / "record.pub").unlink()
-    assert codes(verify(writer.folder)) == {"checkpoint_wrong"}
+    assert codes(verify(writer.folder)) == {"checkpoint_wrong", "events_unsigned"}
 
 
 def test_another_master_key_is_told_once_a_run(writer: RecordWriter) -> None:

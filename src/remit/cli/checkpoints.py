@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit.cli.identity import ByOption
 from remit.cli.runs import RunArgument
 from remit.terminal import (
     JsonOption,
     JsonTimesOption,
     ProjectOption,
+    line,
     print_json,
+    print_lines,
     print_text,
     say,
     with_remit,
@@ -24,14 +27,34 @@ if TYPE_CHECKING:
     from remit.app import Remit
 
 
-def checkpoint(json: JsonTimesOption = False, project: ProjectOption = None) -> None:
+def checkpoint(
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore", help="The database was restored from an older backup on purpose: sign on from there."
+        ),
+    ] = False,
+    by: ByOption = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="With --after-restore: why; kept on record.")] = "",
+    json: JsonTimesOption = False,
+    project: ProjectOption = None,
+) -> None:
     """Print the newest signed checkpoint of the record.
 
     Give it to somebody outside: whoever has it can tell later whether anything before it was changed
     (`remit verify --from FILE`).
     """
+    if after_restore != bool(reason):
+        raise typer.BadParameter("give `--after-restore` and `--reason` together")
 
     async def use(remit: Remit) -> dict[str, Any]:
+        if after_restore:
+            from remit.cli.lookup import find_person
+
+            token = None if by is None else remit.person_token(find_person(remit, by))
+            aside = await remit.administration.restored(remit.sequencer, token=token, reason=reason)
+            if aside is not None:
+                print_lines([line(f"what was published before is kept in {aside}")], stderr=True)
         head = await remit.sequencer.integrate(publish=True)
         keys = (remit.project.private / "keys" / "record.pub").read_text().split()
         return {"size": head.size, "root": head.root.hex(), "at": head.at, "note": head.note, "keys": keys}

@@ -195,6 +195,7 @@ class Story:
                 | EventType.DOCUMENT_ADDED
                 | EventType.DOCUMENT_RECALLED
                 | EventType.DOCUMENT_FORGOTTEN
+                | EventType.RECORD_RESTORED
                 | EventType.RECORD_COMPARED
             ):
                 yield from self._indented((f"an event of type {event.type}, which no run has", style_of("failed")))

@@ -43,12 +43,16 @@ class Exporting:
     async def lines(self, form: Format, selection: Selection, *, to: str, by: str | None, keys: list[str]) -> Iterator[bytes]:
         """The lines of an export, which is on record by then. `keys`: verifier keys. They are read as they are taken.
 
-        Raises `RunError` (code `record_is_whole`) for a part of the record in the form that only verifies as a whole.
+        Raises `RunError`: `record_is_whole` for a part of the record in the form that only verifies as a whole,
+        `not_integrated` for that form where nothing is signed yet.
         """
         if form is Format.RECORD and not selection.is_whole:
             message = "the record verifies only as a whole; leave out `--since`, `--run`, `--last` and `--contract`"
             raise RunError(message, code="record_is_whole")
         head = await self._sequencer.integrate()
+        if form is Format.RECORD and not head.note:
+            message = "nothing of the record is signed yet, so an export would prove nothing; run something first"
+            raise RunError(message, code="not_integrated")
         count = self.leaves.count(selection, head.seq)
         await self._note(form, selection, to=to, by=by, said={"events": count})
         leaves = self.leaves.leaves(selection, upto=head.seq)

@@ -77,6 +77,7 @@ _BODIES: Mapping[EventType, Mapping[str, Any]] = {
     EventType.RECORD_EXPORTED: {"format": _TEXT, "to": _TEXT, "selection": {"type": "object"}},
     EventType.KEY_REVOKED: {"key": _TEXT, "by": _TEXT, "reason": _TEXT},
     EventType.DEED_DENIED: {"deed": _TEXT, "run": _TEXT, "by": _TEXT, "why": _TEXT, "reason": _TEXT, "classes": _LIST},
+    EventType.RECORD_RESTORED: {"by": _TEXT, "reason": _TEXT, "lost": {"type": ["object", "null"]}},
     EventType.RECORD_COMPARED: {"against": _TEXT, "account": _TEXT, "since": {"type": "integer"}},
 }
 """What the bodies hold that consumers may count on; they may hold more, and those of other types are objects."""

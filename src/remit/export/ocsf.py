@@ -64,6 +64,7 @@ _ON_RECORD: Mapping[EventType, _Activity] = {
     EventType.DEED_DENIED: _Activity(id=_OTHER, name="Denied", severity=_MEDIUM, status=_FAILURE),
     EventType.RUN_REPLAYED: _Activity(id=_READ, name="Read"),
     EventType.RECORD_EXPORTED: _Activity(id=_READ, name="Read", severity=_LOW),
+    EventType.RECORD_RESTORED: _Activity(id=_OTHER, name="Restored", severity=_MEDIUM),
     EventType.RECORD_COMPARED: _Activity(id=_READ, name="Read"),
     EventType.VALUE_RECORDED: _Activity(id=_READ, name="Read"),
     EventType.CONTEXT_RETRIEVED: _Activity(id=_READ, name="Read"),

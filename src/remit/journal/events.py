@@ -64,6 +64,8 @@ class EventType(StrEnum):
     """Register: what a document said was destroyed."""
     CONTEXT_RETRIEVED = "context.retrieved"
     """Which chunks of which versions of documents a call was given."""
+    RECORD_RESTORED = "record.restored"
+    """Register: the database was restored from a backup that is older than what was published."""
     RECORD_COMPARED = "record.compared"
     """Register: the record was held against the changes that a system of record lists."""
     VALUE_RECORDED = "value.recorded"
@@ -157,6 +159,7 @@ OF_REGISTER = frozenset(
         EventType.DOCUMENT_ADDED,
         EventType.DOCUMENT_RECALLED,
         EventType.DOCUMENT_FORGOTTEN,
+        EventType.RECORD_RESTORED,
         EventType.RECORD_COMPARED,
     }
 )

@@ -19,8 +19,9 @@ from sqlalchemy import Connection, select, text
 
 from remit.errors import RemitError, StorageError
 from remit.journal.journal import Journal
-from remit.journal.merkle import WIDTH, Tree, split
-from remit.journal.notes import CheckpointKey
+from remit.journal.last_published import LastPublished
+from remit.journal.merkle import WIDTH, ReadTile, Tree, split, subtree
+from remit.journal.notes import Checkpoint, CheckpointKey
 from remit.storage import schema
 from remit.storage.database import Database, storage_errors
 from remit.storage.writer import Statement
@@ -37,6 +38,8 @@ PAUSE_S = 0.25
 """How long events may wait before they are integrated, so that many go together."""
 PUBLISH_US = 60_000_000
 """How far apart published checkpoints are while events come in."""
+NOT_EXTENDED = "not_extended"
+"""The code of the error where the database does not go on from what was published."""
 _REST_S = 5
 """How long to leave a database alone that could not be written."""
 _MOST = 16_384
@@ -90,14 +93,27 @@ def tile_reader(connection: Connection, tenant: str) -> Callable[[int, int], lis
 
 
 class Sequencer:
-    """Integrates the events of one tenant. `noted` is to be called whenever something was recorded."""
+    """Integrates the events of one tenant. `noted` is to be called whenever something was recorded.
 
-    def __init__(self, database: Database, journal: Journal, key: CheckpointKey, *, tenant: str, publish: Publish) -> None:
+    It signs nothing that does not go on from the last checkpoint that was published from here (`last`).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        journal: Journal,
+        key: CheckpointKey,
+        *,
+        tenant: str,
+        publish: Publish,
+        last: LastPublished,
+    ) -> None:
         self._database = database
         self._journal = journal
         self._key = key
         self._tenant = tenant
         self._publish = publish
+        self.last = last
         self._task: asyncio.Task[None] | None = None
         # Its own, so that no tool that hangs stands in its way.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="remit-sequencer")
@@ -123,7 +139,10 @@ class Sequencer:
         self._thread.shutdown(wait=False)
 
     async def integrate(self, *, publish: bool = False) -> TreeHead:
-        """Integrate everything that is recorded now. Raises `StorageError`. Returns the head of the tree."""
+        """Integrate everything that is recorded now. Returns the head of the tree.
+
+        Raises `StorageError`, with the code `not_extended` where the database is not what was published.
+        """
         while True:
             with self._reading() as connection:
                 if connection is None:
@@ -160,7 +179,8 @@ class Sequencer:
             self._behind = True
             said = error.message if isinstance(error, RemitError) else str(error)
             if said != self._said:
-                _log.warning("the record's tree does not grow now: %s; it is tried again", said)
+                level = logging.ERROR if getattr(error, "code", "") in (NOT_EXTENDED, "record_corrupt") else logging.WARNING
+                _log.log(level, "the record's tree does not grow now: %s; it is tried again", said)
             self._said = said
 
     async def _apart(self, function: Callable[[A], R], given: A) -> R:
@@ -186,13 +206,30 @@ class Sequencer:
                 connection.commit()
 
     def _read(self, connection: Connection) -> _Round:
+        # Before the database: what is published meanwhile is in both.
+        last = self.last.read()
         head = read_head(connection, self._tenant)
-        tree = Tree.load(head.size, tile_reader(connection, self._tenant))
+        read = tile_reader(connection, self._tenant)
+        tree = Tree.load(head.size, read)
+        self._check(head, tree, last, read)
         published = select(schema.checkpoints.c.at).where(schema.checkpoints.c.tenant == self._tenant)
         last = connection.execute(published.order_by(schema.checkpoints.c.size.desc()).limit(1)).scalar()
         rows = self._events(connection, head.seq)
         leaves = [(seq, bytes(hash_)) for seq, tenant, hash_ in rows if tenant == self._tenant]
         return _Round(head=head, tree=tree, leaves=leaves, published_at=last or 0)
+
+    def _check(self, head: TreeHead, tree: Tree, last: Checkpoint | None, read: ReadTile) -> None:
+        """What is signed next vouches for everything before it. Raises `StorageError` (`not_extended`, `record_corrupt`)."""
+        if head.size and (tree.root != head.root or not self.last.is_signed(head.note, head.size, head.root)):
+            message = f"the tree of {head.size} events in the database is not one that was signed; restore the database"
+            raise StorageError(message, code="record_corrupt")
+        if last is None:
+            return
+        published = f"a checkpoint of {last.size} events was published from here"
+        if head.size < last.size:
+            raise _not_extended(f"{published}, and the tree in the database has {head.size}")
+        if subtree(read, 0, last.size) != last.root:
+            raise _not_extended(f"{published}, and the first {last.size} in the database are others")
 
     def _events(self, connection: Connection, seq: int) -> Sequence[tuple[int, str, bytes]]:
         event = schema.events.c
@@ -233,6 +270,14 @@ class Sequencer:
                 firsts[tree.size // WIDTH] = seq
             tree.append(leaf)
         return firsts
+
+
+def _not_extended(wrong: str) -> StorageError:
+    return StorageError(
+        f"{wrong}; nothing is signed until the database is restored, or, where an older backup of it was restored on purpose,"
+        " until `remit checkpoint --after-restore` says so",
+        code=NOT_EXTENDED,
+    )
 
 
 class _Gap:

@@ -1,8 +1,10 @@
-"""Enabling and disabling principals, and revoking keys, on the register."""
+"""Enabling and disabling principals, revoking keys, and going on from a restored backup, on the register."""
 
 from __future__ import annotations
 
-from remit.errors import IdentityError
+from pathlib import Path
+
+from remit.errors import IdentityError, RecordError, StorageError
 from remit.identity.keys import KeyRing
 from remit.identity.people import People
 from remit.identity.principals import Principals
@@ -10,6 +12,7 @@ from remit.journal.events import Draft, EventType
 from remit.journal.journal import Clock
 from remit.journal.redaction import Redactor
 from remit.journal.register import SYSTEM, Register
+from remit.journal.sequencer import NOT_EXTENDED, Sequencer
 from remit.storage.writer import Statement
 
 SCOPE = "principals:change"
@@ -57,6 +60,30 @@ class Administration:
         draft = Draft(type=EventType.KEY_REVOKED, actor=actor, refs={"key": found[0]}, body=body)
         await self._register.append(draft, by=None if token is None else by)
         return found[0], self._keys.revoke(found[0])
+
+    async def restored(self, sequencer: Sequencer, *, token: str | None = None, reason: str = "") -> Path | None:
+        """Say that the database was restored from a backup that is older than what was published, and sign from there.
+
+        The file of published checkpoints is set aside under the name that is returned: it proves what was before. Raises
+        `RecordError` (code `nothing_lost`) where the database goes on from what was published, else as `disable` does.
+        """
+        try:
+            await sequencer.integrate()
+        except StorageError as error:
+            if error.code != NOT_EXTENDED:
+                raise
+        else:
+            message = "the database goes on from what was published, so nothing is to be done"
+            raise RecordError(message, code="nothing_lost")
+        last = sequencer.last.read()
+        lost = None if last is None else {"size": last.size, "root": last.root.hex(), "at": last.at}
+        by, actor = self._who(token)
+        body = {"by": by, "reason": self._redactor.text(reason), "lost": lost}
+        draft = Draft(type=EventType.RECORD_RESTORED, actor=actor, body=body)
+        await self._register.append(draft, by=None if token is None else by)
+        aside = sequencer.last.set_aside()
+        await sequencer.integrate(publish=True)
+        return aside
 
     def _who(self, token: str | None) -> tuple[str, str]:
         """Who it is by, and how a header names them: it holds nothing personal."""

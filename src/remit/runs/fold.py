@@ -159,6 +159,7 @@ def _apply(folded: Folded, event: Event) -> None:  # noqa: C901, PLR0912 - a cas
             | EventType.DOCUMENT_ADDED
             | EventType.DOCUMENT_RECALLED
             | EventType.DOCUMENT_FORGOTTEN
+            | EventType.RECORD_RESTORED
             | EventType.RECORD_COMPARED
         ):
             raise corrupt_run(event)
