@@ -11,16 +11,11 @@ from rich.text import Text
 from remit.cli.layout import hanging
 from remit.cli.readable import name_text, pairs, value_text
 from remit.cli.run_list import closing_of, loss_line, troubled
-from remit.journal.events import Event, EventType
+from remit.journal.events import OUTCOMES, Event, EventType
 from remit.journal.journal import FROM_BESIDE
 from remit.records.remains import Loss
 from remit.terminal import UNTRUSTED, Part, clock_time, line, short_time, span_text, style_of
 
-_ENDS = {
-    EventType.CALL_COMPLETED: "completed",
-    EventType.CALL_FAILED: "failed",
-    EventType.CALL_UNKNOWN: "unknown",
-}
 _ASKS = (EventType.APPROVAL_REQUESTED, EventType.CASE_OPENED)
 _TEXT = 60
 """The most characters that a terminal shows of one text, be it an argument, a result or a tool's name."""
@@ -215,7 +210,7 @@ class Story:
         return found[-1].header.at if found else decided.header.at
 
     def _end(self, event: Event, body: dict[str, Any]) -> Iterator[Text]:
-        name = _ENDS[event.type]
+        name = OUTCOMES[event.type]
         parts: list[Part] = [(name, style_of(name)), (f"  {span_text(event.header.latency_us)}", "dim")]
         if event.header.cost_microusd:
             parts.append((f"  {event.header.cost_microusd / 1e6:.4f} USD", "dim"))

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from rich.text import Text
 
 from remit.cli.layout import hanging
 from remit.cli.readable import name_text
-from remit.journal.events import Event, EventType
+from remit.journal.events import OUTCOMES, Event, EventType
 from remit.journal.journal import FROM_BESIDE
 from remit.terminal import Part, line, span_text
 
-_ENDS = frozenset({EventType.CALL_COMPLETED, EventType.CALL_FAILED, EventType.CALL_UNKNOWN})
 _NAME, _SPAN = 28, 9
 _WIDTH = 100
 _GATE, _TOOL, _GAP = "░", "█", "·"
@@ -63,7 +62,7 @@ def timeline_of(events: Sequence[Event]) -> Timeline:
     opened, last = events[0].header.at, events[-1].header.at
     bars: dict[str, Bar] = {}
     for event in events:
-        header, body = event.header, _body(event)
+        header, body = event.header, cast("dict[str, Any]", event.body or {})
         if event.type is EventType.CALL_DECIDED:
             at = moment(header.at)
             bars[header.span] = Bar(
@@ -74,8 +73,8 @@ def timeline_of(events: Sequence[Event]) -> Timeline:
                 ended_us=at,
                 outcome=header.verdict,
             )
-        elif event.type in _ENDS and header.span in bars:
-            ended, outcome = moment(header.at), event.type.removeprefix("call.")
+        elif event.type in OUTCOMES and header.span in bars:
+            ended, outcome = moment(header.at), OUTCOMES[event.type]
             answered = str(body.get("answered", ""))
             bars[header.span] = replace(bars[header.span], ended_us=ended, outcome=outcome, answered=answered)
     found = sorted(bars.values(), key=lambda bar: (bar.began_us, bar.ended_us))
@@ -83,10 +82,6 @@ def timeline_of(events: Sequence[Event]) -> Timeline:
     critical = {bar.step for bar in _critical(found, active_us)}
     marked = [replace(bar, is_critical=bar.step in critical) for bar in found]
     return Timeline(bars=marked, active_us=active_us, waited_us=last - opened - active_us)
-
-
-def _body(event: Event) -> dict[str, Any]:
-    return event.body or {}
 
 
 class _OwnTime:

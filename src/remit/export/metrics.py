@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from remit.journal.events import IMPORTED, OF_REGISTER, UNDOES, EventType
+from remit.journal.events import IMPORTED, OF_REGISTER, OUTCOMES, UNDOES, EventType
 from remit.journal.leaves import Leaf, LeafReader, Selection
 
 NOT_A_TOOL = "(none)"
 """The tool of a call that named none."""
-_ENDS = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
 _APPROVAL = "approval"
 _WITHDRAWN = (_APPROVAL, "question")
 """Kinds of cases that a run takes back when it is closed."""
@@ -144,8 +143,8 @@ class JournalFold:
             return
         elif kind is EventType.CALL_DECIDED:
             self._decided(leaf)
-        elif kind in _ENDS:
-            self._ended(leaf, _ENDS[kind])
+        elif kind in OUTCOMES:
+            self._ended(leaf, OUTCOMES[kind])
         elif kind in (EventType.APPROVAL_REQUESTED, EventType.CASE_OPENED):
             self._case_opened(leaf)
         elif kind in (EventType.APPROVAL_DECIDED, EventType.CASE_DECIDED):

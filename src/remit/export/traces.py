@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from remit.export.traceparent import caller_of
-from remit.journal.events import TRACEPARENT, UNDOES, EventType
+from remit.journal.events import OUTCOMES, REFUSED, TRACEPARENT, UNDOES, EventType
 from remit.journal.leaves import Leaf
 from remit.values import Json
 
@@ -32,9 +32,7 @@ MOST_ATTRIBUTES = 100
 MOST_EVENTS = 100
 """Of one event, and of one span: the limits of the SDKs and of some receivers are 128."""
 
-_CALLS = (EventType.CALL_DECIDED, EventType.CALL_COMPLETED, EventType.CALL_FAILED, EventType.CALL_UNKNOWN)
-_OUTCOMES = {EventType.CALL_COMPLETED: "completed", EventType.CALL_FAILED: "failed", EventType.CALL_UNKNOWN: "unknown"}
-_REFUSED = {"deny": "denied", "reject": "rejected", "hold": "held", "defer": "deferred"}
+_CALLS = (EventType.CALL_DECIDED, *OUTCOMES)
 _FAILED_RUNS = {"failed", "unknown", "diverged"}
 _PROVIDERS = {
     "google": "gcp.gemini",
@@ -213,14 +211,14 @@ class _Trace:
 def _tell_call(span: Span, told: Sequence[tuple[Leaf, dict[str, Any]]], earliest: int) -> None:
     """What a call's span says of itself: what it was, how it was decided, and what became of it."""
     decided = next((one for one in reversed(told) if one[0].type is EventType.CALL_DECIDED), told[0])
-    ended = next((one for one in reversed(told) if one[0].type in _OUTCOMES), None)
+    ended = next((one for one in reversed(told) if one[0].type in OUTCOMES), None)
     (leaf, body), first = decided, told[0][0].header
     retrieved = next((said for one, said in told if one.type is EventType.CONTEXT_RETRIEVED), None)
     verdict: dict[str, Any] = body.get("verdict", {})
     tool = str(body.get("tool", "erased"))
     span.start = max(earliest, first.at - first.latency_us)
     span.end = told[-1][0].header.at
-    outcome = _OUTCOMES[ended[0].type] if ended else _REFUSED.get(leaf.header.verdict, "open")
+    outcome = OUTCOMES[ended[0].type] if ended else REFUSED.get(leaf.header.verdict, "open")
     span.attributes = {
         **_operation(span, tool, ended[1] if ended else {}),
         "remit.run.id": first.run,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import cast
 
@@ -181,6 +182,16 @@ AFTERWARDS = frozenset(
     }
 )
 """Types that may come when a run has ended: in its own chain, or on the register with the run in `refs.run`."""
+
+OUTCOMES: Mapping[EventType, str] = {
+    EventType.CALL_COMPLETED: "completed",
+    EventType.CALL_FAILED: "failed",
+    EventType.CALL_UNKNOWN: "unknown",
+}
+"""The types that say what became of a call that was carried out, and how that is called."""
+
+REFUSED: Mapping[str, str] = {"deny": "denied", "reject": "rejected", "hold": "held", "defer": "deferred"}
+"""What became of a call that was not carried out, by the verdict on it."""
 
 SALT_BYTES = 16
 """What stands before the text of a body, so that nobody can try texts against its hash."""

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from remit.contracts.project import Project
 from remit.errors import ConfigError, RemitError
 from remit.gate.context import Clients
-from remit.journal.events import Event, EventType
+from remit.journal.events import OUTCOMES, Event, EventType
 from remit.journal.pseudonyms import PSEUDONYM
 from remit.records.archive import Archive
 from remit.runs.importing import IMPORTED
@@ -173,8 +173,7 @@ def _collect(events: Sequence[Event], log: ChangeLog, found: _OnRecord) -> None:
     """Add the writes of one run."""
     if any(event.type is EventType.RUN_CLOSED and event.header.verdict == IMPORTED for event in events):
         return  # nothing of it was ever sent from here
-    outcomes = (EventType.CALL_COMPLETED, EventType.CALL_FAILED, EventType.CALL_UNKNOWN)
-    ended = {event.header.span: event for event in events if event.type in outcomes}
+    ended = {event.header.span: event for event in events if event.type in OUTCOMES}
     for event in events:
         if event.type is not EventType.CALL_DECIDED or event.header.verdict != "allow":
             continue

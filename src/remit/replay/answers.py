@@ -15,7 +15,7 @@ import msgspec
 
 from remit.errors import ConfigError, OutcomeUnknown, ToolFailed
 from remit.gate.arguments import is_digest_of
-from remit.journal.events import EventType
+from remit.journal.events import OUTCOMES, EventType
 from remit.journal.redaction import Redactor
 from remit.replay.recorded import RecordedRun, body_of, originals_of
 from remit.tools.spec import Resource, Tool, ToolContext
@@ -74,13 +74,6 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-_OUTCOMES = {
-    EventType.CALL_COMPLETED: "completed",
-    EventType.CALL_FAILED: "failed",
-    EventType.CALL_UNKNOWN: "unknown",
-}
-
-
 def recorded_answers(recorded: RecordedRun) -> list[RecordedAnswer]:
     """Every call of a run of which the record says anything, in order."""
     found: dict[str, RecordedAnswer] = {}
@@ -94,10 +87,10 @@ def recorded_answers(recorded: RecordedRun) -> list[RecordedAnswer]:
                 args_digest=str(body["args_digest"]),
                 resource=Resource(**about) if about else None,
             )
-        elif event.type in _OUTCOMES:
+        elif event.type in OUTCOMES:
             found[span] = msgspec.structs.replace(
                 found[span],
-                outcome=_OUTCOMES[event.type],
+                outcome=OUTCOMES[event.type],
                 result=originals_of(event).get("result"),
                 code=str(body.get("code", "")),
                 message=str(body.get("message", "")),

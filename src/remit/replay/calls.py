@@ -7,17 +7,10 @@ from typing import Any
 
 import msgspec
 
-from remit.journal.events import Event, EventType
+from remit.journal.events import OUTCOMES, REFUSED, Event, EventType
 from remit.replay.recorded import body_of
 from remit.runs.questions import QUESTION
 from remit.values import Json
-
-_ENDS = {
-    EventType.CALL_COMPLETED: "completed",
-    EventType.CALL_FAILED: "failed",
-    EventType.CALL_UNKNOWN: "unknown",
-}
-_OF_VERDICT = {"reject": "rejected", "deny": "denied", "hold": "held", "defer": "deferred"}
 
 
 class CallLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +74,7 @@ def _decided(event: Event, body: dict[str, Any]) -> CallLine:
         verdict=event.header.verdict,
         rules=tuple(str(rule) for rule in verdict.get("rules") or ()),
         said=str(verdict.get("message", "")),
-        outcome=_OF_VERDICT.get(event.header.verdict, ""),
+        outcome=REFUSED.get(event.header.verdict, ""),
     )
 
 
@@ -101,11 +94,11 @@ def _gone_on(line: CallLine, event: Event, body: dict[str, Any]) -> CallLine:
     if body.get("decision") == "answered":
         person, after_us = f"{body.get('by')} answered", header.at - line.at
         return replace(line, person=person, answered_after_us=after_us, outcome="completed", result=body.get("answer"))
-    if event.type not in _ENDS:
+    if event.type not in OUTCOMES:
         return line
     return replace(
         line,
-        outcome=_ENDS[event.type],
+        outcome=OUTCOMES[event.type],
         result=body.get("result"),
         said=str(body.get("message", line.said)),
         took_us=header.latency_us,

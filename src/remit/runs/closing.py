@@ -12,7 +12,7 @@ from remit.errors import CaseError, RunError
 from remit.identity.people import People
 from remit.identity.principals import may_decide
 from remit.journal.classed import redactor_of
-from remit.journal.events import Draft, Event, EventType
+from remit.journal.events import OUTCOMES, Draft, Event, EventType
 from remit.journal.journal import Journal
 from remit.journal.redaction import Redactor
 from remit.runs.bounds import closing
@@ -27,8 +27,6 @@ from remit.values import Json
 
 SCOPE = "runs:close"
 """What a person's token must hold to end a run."""
-
-_ENDS = frozenset({EventType.CALL_COMPLETED, EventType.CALL_FAILED, EventType.CALL_UNKNOWN})
 
 
 class Closing:
@@ -125,7 +123,7 @@ def _unsettled(events: Sequence[Event]) -> Iterator[Event]:
     for event in events:
         if event.type is EventType.CALL_DECIDED and event.header.verdict == "allow":
             allowed[event.header.span] = event
-        elif event.type in _ENDS:
+        elif event.type in OUTCOMES:
             allowed.pop(event.header.span, None)
     yield from allowed.values()
 

@@ -15,7 +15,7 @@ from remit.gate.call import ApprovalRequest, Call, Proposal, RunState
 from remit.gate.gate import not_used, note_denial, take_in_result
 from remit.gate.record import RecordedVerdict
 from remit.gate.verdicts import Allow, Carried, Completed, Denied, Failed, Held, Outcome, Rejected, Unknown
-from remit.journal.events import Event, EventType
+from remit.journal.events import REFUSED, Event, EventType
 from remit.journal.journal import FROM_BESIDE, Clock, RunLog
 from remit.journal.redaction import Redactor
 from remit.limits.meters import Quantity, Reserved
@@ -220,7 +220,7 @@ def _decided(folded: Folded, event: Event, body: dict[str, Any]) -> None:
     if event.header.verdict == "defer":
         state.deferred.add(waits)
         return
-    past = {"deny": "denied", "reject": "rejected", "hold": "held"}[event.header.verdict]
+    past = REFUSED[event.header.verdict]
     # What was refused before it was read is described on record, not kept.
     args = call.args if call.args_digest else {}
     state.past.append(PastCall(tool=body["tool"], outcome=past, args=args, result=None, at_us=call.at_us))
