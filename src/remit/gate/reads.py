@@ -23,7 +23,7 @@ CACHED, SECOND = "cache", "second request"
 _MOST = 10_000
 """How many answers are kept; the oldest go first."""
 
-_Key = tuple[str, str, str | None, str, str | None, bytes]
+_Key = tuple[str, int, str, str | None, str, str | None, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Reads:
         self._kept: dict[_Key, _Kept] = {}
         self._asked: dict[_Key, asyncio.Future[Answer]] = {}
         self._changes: defaultdict[tuple[str, str], int] = defaultdict(int)
-        """How often a system was written to, by tenant and service."""
+        """How often a system was written to, by tenant and service; a part of the key of what was read from it."""
 
     async def answer(self, call: Call, run: RunState, read: Callable[[], Awaitable[Json]]) -> Answer:
         """The answer of a pure read. Raises what `read` raises."""
@@ -56,48 +56,38 @@ class Reads:
         assert tool is not None
         if not tool.spec.fresh_ms:
             return await _hedged(tool, read)
-        key = _key(call, run)
+        key = self._key(call, run)
         kept = self._kept.get(key)
         if kept is not None and self._clock() < kept.until_s:
             return Answer(result=decode(kept.result), source=CACHED)
         asked = self._asked.get(key)
         if asked is None:
-            asked = self._asked[key] = asyncio.ensure_future(self._ask(key, call, run, read))
+            asked = self._asked[key] = asyncio.ensure_future(self._ask(key, tool, read))
             asked.add_done_callback(lambda _: self._asked.pop(key, None))
             return await asyncio.shield(asked)
         found = await asyncio.shield(asked)
         return Answer(result=decode(encode(found.result)), source=CACHED)
 
-    async def _ask(self, key: _Key, call: Call, run: RunState, read: Callable[[], Awaitable[Json]]) -> Answer:
-        assert call.tool is not None
-        spec = call.tool.spec
-        service = (run.authority.tenant, _service(spec.name))
-        changes, asked_s = self._changes[service], self._clock()
-        answer = await _hedged(call.tool, read)
-        if self._changes[service] == changes:
-            # Fresh from when it was asked for: it may have been told at any time since.
-            self._kept.pop(key, None)
-            self._kept[key] = _Kept(result=encode(answer.result), until_s=asked_s + spec.fresh_ms / 1000)
-            while len(self._kept) > _MOST:
-                del self._kept[next(iter(self._kept))]
+    async def _ask(self, key: _Key, tool: Tool, read: Callable[[], Awaitable[Json]]) -> Answer:
+        asked_s = self._clock()
+        answer = await _hedged(tool, read)
+        # Fresh from when it was asked for: it may have been told at any time since.
+        self._kept.pop(key, None)
+        self._kept[key] = _Kept(result=encode(answer.result), until_s=asked_s + tool.spec.fresh_ms / 1000)
+        while len(self._kept) > _MOST:
+            del self._kept[next(iter(self._kept))]
         return answer
 
     def forget(self, tool: Tool, tenant: str) -> None:
-        """A write of `tool` begins or has ended: what was read from its service may be otherwise now."""
-        service = _service(tool.spec.name)
-        self._changes[tenant, service] += 1
-        for key in [key for key in self._kept if key[0] == tenant and _service(key[3]) == service]:
-            del self._kept[key]
-        for key in [key for key in self._asked if key[0] == tenant and _service(key[3]) == service]:
-            # Who asks from now on must not be told what was the case before.
-            del self._asked[key]
+        """A write of `tool` begins or has ended: nobody is told any more what was asked of its service until now."""
+        self._changes[tenant, _service(tool.spec.name)] += 1
 
-
-def _key(call: Call, run: RunState) -> _Key:
-    assert call.tool is not None
-    version = call.resource.version if call.resource else None
-    authority = run.authority
-    return (authority.tenant, authority.principal, run.on_behalf_of, call.tool.spec.name, version, encode(call.args))
+    def _key(self, call: Call, run: RunState) -> _Key:
+        assert call.tool is not None
+        name, authority = call.tool.spec.name, run.authority
+        version = call.resource.version if call.resource else None
+        changes = self._changes[authority.tenant, _service(name)]
+        return (authority.tenant, changes, authority.principal, run.on_behalf_of, name, version, encode(call.args))
 
 
 def _service(tool: str) -> str:
