@@ -8,8 +8,6 @@ lease that lasts by the database's clock. Contracts share the workers fairly; wi
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -18,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, or_, select, text, update
 
 from remit.journal.journal import Clock
-from remit.runs.table import LEASE_US, Lease
+from remit.runs.table import Lease, claiming, free
 from remit.storage import schema
 from remit.storage.database import Database, storage_errors
 
@@ -101,7 +99,7 @@ class RunQueue:
         """Make ready whose time has come: that slept, were held for longer than anybody may answer, or lost their worker."""
         due = or_(
             and_(_RUNS.status.in_(("held", "asleep")), or_(_RUNS.wake_at < now, _RUNS.wake_at.is_(None))),
-            and_(_RUNS.status == "running", self._free),
+            and_(_RUNS.status == "running", free(self._now)),
         )
         found = select(_RUNS.run).where(_RUNS.tenant == self._tenant, ~_RUNS.elsewhere, due).limit(_WAKES_AT_ONCE)
         runs = list(connection.execute(found).scalars())
@@ -109,17 +107,13 @@ class RunQueue:
             made = update(schema.runs).where(_RUNS.run.in_(runs), _RUNS.tenant == self._tenant, due)
             connection.execute(made.values(status="ready", wake_at=None, updated_at=now))
 
-    @property
-    def _free(self) -> ColumnElement[bool]:
-        return or_(_RUNS.lease_until < self._now, _RUNS.lease_until.is_(None))
-
     def _ready(self, connection: Connection, slots: int) -> dict[str, list[Waiting]]:
         """The first runs of each contract that has any."""
         is_ready = and_(_RUNS.tenant == self._tenant, _RUNS.status == "ready", ~_RUNS.elsewhere)
         columns = (_RUNS.run, _RUNS.contract, _RUNS.priority, _RUNS.opened_at, _RUNS.updated_at, _RUNS.claims, _RUNS.held_at)
         found: dict[str, list[Waiting]] = {}
         for contract in connection.execute(select(_RUNS.contract).where(is_ready).distinct()).scalars().all():
-            query = select(*columns).where(is_ready, _RUNS.contract == contract, or_(self._free, _RUNS.worker == self._opener))
+            query = select(*columns).where(is_ready, _RUNS.contract == contract, free(self._now, self._opener))
             rows = connection.execute(query.order_by(_RUNS.priority, _RUNS.opened_at).limit(slots))
             found[contract] = [
                 Waiting(
@@ -140,29 +134,9 @@ class RunQueue:
         query = select(_RUNS.contract, func.count()).where(
             _RUNS.tenant == self._tenant, _RUNS.status == "running", _RUNS.lease_until >= self._now
         )
-        counts: dict[str, int] = defaultdict(int)
-        counts.update((row.contract, row[1]) for row in connection.execute(query.group_by(_RUNS.contract)))
-        return counts
+        return {row.contract: row[1] for row in connection.execute(query.group_by(_RUNS.contract))}
 
     def _take(self, connection: Connection, found: Waiting, now: int) -> Lease | None:
-        lease = Lease(
-            run=found.run,
-            token=uuid.uuid4().hex,
-            idle_us=None if found.held_at is None else max(0, now - found.held_at),
-            first=found.claims == 0,
-        )
-        # Counted, so that of two who saw the same row one takes it.
-        same = and_(_RUNS.run == found.run, _RUNS.tenant == self._tenant, _RUNS.claims == found.claims)
-        taking = update(schema.runs).where(same, _RUNS.status == "ready", or_(self._free, _RUNS.worker == self._opener))
-        taken = connection.execute(
-            taking.values(
-                status="running",
-                wake_at=None,
-                worker=lease.token,
-                lease_until=self._now + LEASE_US,
-                claims=found.claims + 1,
-                held_at=now,
-                updated_at=now,
-            )
-        )
-        return lease if taken.rowcount == 1 else None
+        lease, taking = claiming(found, now, self._now)
+        taking = taking.where(_RUNS.tenant == self._tenant, _RUNS.status == "ready", free(self._now, self._opener))
+        return lease if connection.execute(taking).rowcount == 1 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -135,12 +135,11 @@ class RunTable:
         Those that could not go on when they were tried last come last, whether or not they still rest.
         """
         due = _RUNS.wake_at < self._clock()
-        free = or_(_RUNS.lease_until < self._now, _RUNS.lease_until.is_(None))
         query = self._of_tenant(_RUNS.run).where(
             ~_RUNS.elsewhere,
             or_(
                 _RUNS.status == "ready",
-                and_(_RUNS.status == "running", free),
+                and_(_RUNS.status == "running", free(self._now)),
                 and_(_RUNS.status == "held", or_(due, _RUNS.wake_at.is_(None))),
                 and_(_RUNS.status == "asleep", or_(due, _RUNS.trouble.is_not(None))),
             ),
@@ -151,21 +150,9 @@ class RunTable:
 
     def claim(self, found: Standing) -> Lease | None:
         """Take the lease of a run that is not closed; `None` where somebody holds it, or has taken it since."""
-        now = self._clock()
-        lease = Lease(
-            run=found.run,
-            token=uuid.uuid4().hex,
-            idle_us=None if found.held_at is None else max(0, now - found.held_at),
-            first=found.claims == 0,
-        )
-        free = or_(_RUNS.worker.is_(None), _RUNS.worker == self.opener, _RUNS.lease_until < self._now)
-        # Counted, so that of two who saw the same row one takes it.
-        same = and_(_RUNS.run == found.run, _RUNS.tenant == self._tenant, _RUNS.claims == found.claims)
-        taken: dict[str, Any] = {"worker": lease.token, "lease_until": self._now + LEASE_US, "claims": found.claims + 1}
-        taken["elsewhere"] = found.elsewhere
-        claiming = update(schema.runs).where(same, _RUNS.status != "closed", free)
-        claimed = self._change(claiming.values(status="running", wake_at=None, held_at=now, updated_at=now, **taken))
-        return lease if claimed else None
+        lease, taking = claiming(found, self._clock(), self._now)
+        taking = taking.where(_RUNS.tenant == self._tenant, _RUNS.status != "closed", free(self._now, self.opener))
+        return lease if self._change(taking.values(elsewhere=found.elsewhere)) else None
 
     def renew(self, lease: Lease) -> bool:
         """Hold it for longer; false where it is somebody else's by now."""
@@ -214,6 +201,38 @@ class RunTable:
 
 _ASKED = (_CASES.kind.in_(("approval", "question")), _CASES.status == "open")
 """What a run waits for, as opposed to what it hands over."""
+
+
+class Claimable(Protocol):
+    """A row of a run, as somebody has seen it who would drive it."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def claims(self) -> int: ...
+    @property
+    def held_at(self) -> int | None: ...
+
+
+def claiming(found: Claimable, now: int, database_now: ColumnElement[Any]) -> tuple[Lease, Update]:
+    """A lease on a run, and what takes it; the caller adds of whom, and in which states it may be taken."""
+    lease = Lease(
+        run=found.run,
+        token=uuid.uuid4().hex,
+        idle_us=None if found.held_at is None else max(0, now - found.held_at),
+        first=found.claims == 0,
+    )
+    # Counted, so that of two who saw the same row one takes it.
+    same = and_(_RUNS.run == found.run, _RUNS.claims == found.claims)
+    taken = {"worker": lease.token, "lease_until": database_now + LEASE_US, "claims": found.claims + 1}
+    taking = update(schema.runs).where(same)
+    return lease, taking.values(status="running", wake_at=None, held_at=now, updated_at=now, **taken)
+
+
+def free(database_now: ColumnElement[Any], opener: str | None = None) -> ColumnElement[bool]:
+    """Whether nobody holds a run, or only `opener`, who has it from its opening on."""
+    nobody = or_(_RUNS.worker.is_(None), _RUNS.lease_until < database_now)
+    return nobody if opener is None else or_(nobody, _RUNS.worker == opener)
 
 
 def _from_running(status: str) -> ColumnElement[str]:
