@@ -82,27 +82,22 @@ class ProjectPrograms:
 
     @cached_property
     def _at_once(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for name in self.contract_names:
-            with suppress(ConfigError):
-                most = self._read(name).contract.at_once
-                if most is not None:
-                    found[name] = most
-        return found
-
-    @cached_property
-    def schedules(self) -> Mapping[str, Sequence[Schedule]]:
-        """When contracts open runs by themselves."""
-        found: dict[str, Sequence[Schedule]] = {}
-        for name in self.contract_names:
-            with suppress(ConfigError):
-                found[name] = self._read(name).contract.schedule
-        return found
+        wanted = ((name, contract.at_once) for name, contract in self._contracts.items())
+        return {name: most for name, most in wanted if most is not None}
 
     @property
-    def contract_names(self) -> list[str]:
-        """The names of the project's contracts, readable or not."""
-        return [folder.name for folder in self._project.contracts]
+    def schedules(self) -> Mapping[str, Sequence[Schedule]]:
+        """When contracts open runs by themselves; one that is wrong says nothing."""
+        return {name: contract.schedule for name, contract in self._contracts.items()}
+
+    @cached_property
+    def _contracts(self) -> dict[str, Contract]:
+        """What the contracts say to workers, read once; those that are wrong are left out."""
+        found: dict[str, Contract] = {}
+        for folder in self._project.contracts:
+            with suppress(ConfigError):
+                found[folder.name] = self._read(folder.name).contract
+        return found
 
     def all_tools(self) -> Mapping[str, Tool]:
         """Every tool of the project, by name. Raises `ConfigError`."""

@@ -167,8 +167,8 @@ def metrics(
 
     async def use(remit: Remit) -> None:
         import asyncio
-        import signal
 
+        from remit.cli.workers import stopped_by_signal
         from remit.export.fold_file import FoldFile
         from remit.export.prometheus import Exposition, serve
 
@@ -183,10 +183,8 @@ def metrics(
         if listen is None:
             print_text((await asyncio.to_thread(exposition.text)).rstrip("\n"))
             return
-        stop = asyncio.Event()
+        stop = stopped_by_signal()
         with serve(exposition, listen) as address:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
             say(f"serving metrics at http://{address}/metrics", (" · stop with Ctrl-C", "dim"))
             await stop.wait()
 

@@ -36,6 +36,13 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Id of a run, or the start of one.", show_default=False)
 ]
 
+ContractArgument = Annotated[
+    str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)
+]
+RequestArgument = Annotated[
+    str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
+]
+
 
 class Outcome(StrEnum):
     """How a run can have ended, or stand while it has not."""
@@ -96,10 +103,8 @@ class Opening:
 @spread
 def run(
     *,
-    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)],
-    request: Annotated[
-        str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
-    ],
+    contract: ContractArgument,
+    request: RequestArgument,
     opening: Opening,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Don't show what models say while they say it.")] = False,
     json: JsonOption = False,
@@ -128,10 +133,8 @@ def run(
 @spread
 def submit(
     *,
-    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="Name of the contract.", show_default=False)],
-    request: Annotated[
-        str, typer.Argument(metavar="REQUEST", help="The request as JSON, or `-` to read it from standard input.")
-    ],
+    contract: ContractArgument,
+    request: RequestArgument,
     opening: Opening,
     json: JsonOption = False,
     project: ProjectOption = None,
