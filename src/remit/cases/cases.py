@@ -100,8 +100,6 @@ class Revealed:
 
     request: Json
     draft: Json = None
-    answer: Mapping[str, Any] | None = None
-    """The JSON Schema that an answer must meet, if it asks for one."""
     args: Json = None
     resource: Json = None
 
@@ -345,7 +343,7 @@ def _revealed(case: Case, events: list[Event]) -> Revealed:
     request = _original(case, events[0])["request"]
     if case.kind == questions.QUESTION:
         asked = _original(case, _opening(case, events))
-        return Revealed(request=request, draft=asked["draft"], answer=asked["answer"])
+        return Revealed(request=request, draft=asked["draft"])
     for event in reversed(events):
         if event.type is EventType.CALL_DECIDED and event.header.span == case.step:
             original = _original(case, event)

@@ -5,6 +5,7 @@ Bodies are redacted; where that changed anything, the originals that the run nee
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping
@@ -208,15 +209,13 @@ def question(call: Call, run: RunState, rules: tuple[str, ...], reasons: tuple[s
 
 def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft, Statement]:
     """The question to a person: the event, the row of the case, and what an answer will be held against."""
-    case = case_id(run, call.proposal.step, "approval")
-    at = run.clock()
-    escalate = run.authority.contract.escalate
-    expires_at = at + hold.expires_ms * 1000
+    row = case_row(run, call.proposal.step, "approval", ", ".join(hold.rules) or "approval")
+    expires_at = row.opened_at + hold.expires_ms * 1000
     asked = question(call, run, hold.rules, hold.reasons)
     # Where the values came from is shown too, but is no part of the question: a run that goes on sees them again.
     shown = {**asked, "labels": run.redactor.redact(dict(call.labels)).value}
     approval = ApprovalRequest(
-        case=case,
+        case=row.case,
         step=call.proposal.step,
         tool=call.proposal.tool,
         args_digest=call.args_digest,
@@ -227,7 +226,7 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft,
         expires_at=expires_at,
     )
     body = {
-        "case": case,
+        "case": row.case,
         "args_digest": call.args_digest,
         "policy": approval.policy,
         "roles": list(hold.roles),
@@ -243,22 +242,8 @@ def _ask(call: Call, run: RunState, hold: Hold) -> tuple[ApprovalRequest, Draft,
         refs=_refs(call, run),
         body=body,
     )
-    statement = open_case(
-        CaseRow(
-            case=case,
-            tenant=run.authority.tenant,
-            run=run.run,
-            step=call.proposal.step,
-            kind="approval",
-            queue=escalate.to,
-            roles=" ".join(hold.roles),
-            reason=", ".join(hold.rules) or "approval",
-            opened_at=at,
-            due_at=at + duration_ms(escalate.sla) * 1000,
-            expires_at=expires_at,
-        )
-    )
-    return approval, draft, statement
+    asked_of = dataclasses.replace(row, roles=" ".join(hold.roles), expires_at=expires_at)
+    return approval, draft, open_case(asked_of)
 
 
 def outcome(call: Call, run: RunState, carried: Carried, usage: Usage | None, latency_us: int) -> Recording[Carried]:
@@ -352,38 +337,38 @@ def _failed(call: Call, run: RunState, carried: Failed, usage: Usage | None, lat
     )
 
 
-def case_id(run: RunState, step: str, kind: str) -> str:
-    """Derived from its place in the run, so that a transaction that is tried again opens the same case."""
-    return f"case-{hashlib.sha256(f'{run.run}/{run.log.end.n}/{step}/{kind}'.encode()).hexdigest()[:12]}"
+def case_row(run: RunState, step: str, kind: str, reason: str) -> CaseRow:
+    """A case in the contract's queue that is opened now, asks no role in particular and does not expire.
+
+    Its id is derived from its place in the run, so that a transaction that is tried again opens the same case.
+    """
+    place = f"{run.run}/{run.log.end.n}/{step}/{kind}"
+    at, escalate = run.clock(), run.authority.contract.escalate
+    return CaseRow(
+        case=f"case-{hashlib.sha256(place.encode()).hexdigest()[:12]}",
+        tenant=run.authority.tenant,
+        run=run.run,
+        step=step,
+        kind=kind,
+        queue=escalate.to,
+        roles="",
+        reason=reason,
+        opened_at=at,
+        due_at=at + duration_ms(escalate.sla) * 1000,
+        expires_at=None,
+    )
 
 
 def open_case_for(run: RunState, step: str, *, kind: str, reason: str, body: Json = None) -> tuple[str, Draft, Statement]:
     """A case in the contract's escalation queue: its id, its event and its row."""
-    case = case_id(run, step, kind)
-    at = run.clock()
-    escalate = run.authority.contract.escalate
     shown = run.redactor.redact({"reason": reason, "draft": body}).value
+    row = case_row(run, step, kind, shown["reason"][:200])
     draft = Draft(
         type=EventType.CASE_OPENED,
         actor=run.authority.principal,
         span=step,
-        body={"case": case, "kind": kind, "queue": escalate.to, **shown},
+        body={"case": row.case, "kind": kind, "queue": row.queue, **shown},
     )
-    statement = open_case(
-        CaseRow(
-            case=case,
-            tenant=run.authority.tenant,
-            run=run.run,
-            step=step,
-            kind=kind,
-            queue=escalate.to,
-            roles="",
-            reason=shown["reason"][:200],
-            opened_at=at,
-            due_at=at + duration_ms(escalate.sla) * 1000,
-            expires_at=None,
-        )
-    )
-    return case, draft, statement
+    return row.case, draft, open_case(row)
 
 

@@ -15,10 +15,10 @@ import jsonschema_rs
 from remit.contracts.quantities import duration_ms
 from remit.errors import RunError
 from remit.gate.call import RunState
-from remit.gate.record import case_id
+from remit.gate.record import case_row
 from remit.journal.events import Draft, Event, EventType
 from remit.provenance.labels import PERSON
-from remit.storage.rows import CaseRow, open_case
+from remit.storage.rows import open_case
 from remit.storage.writer import Statement
 from remit.values import Json, digest, show_path
 
@@ -73,16 +73,15 @@ class RecordedQuestion:
 def opened(state: RunState, step: str, asking: QuestionTerms) -> tuple[RecordedQuestion, Draft, Statement]:
     """The question, its event and the row of its case. Raises `RunError` for what can't be asked."""
     roles = _asked_of(state, asking.of)
-    check_schema(asking.schema)
-    at, contract = state.clock(), state.authority.contract
-    case = case_id(state, step, QUESTION)
-    expires_at = at + duration_ms(asking.within) * 1000
+    _check_schema(asking.schema)
     said: dict[str, Json] = {"reason": asking.question, "draft": asking.draft, "answer": dict(asking.schema)}
     shown: dict[str, Any] = state.redactor.redact(said).value
+    row = case_row(state, step, QUESTION, shown["reason"][:200])
+    expires_at = row.opened_at + duration_ms(asking.within) * 1000
     beside: dict[str, Json] = {
-        "case": case,
+        "case": row.case,
         "kind": QUESTION,
-        "queue": contract.escalate.to,
+        "queue": row.queue,
         "roles": list(roles),
         "expires_at": expires_at,
     }
@@ -94,21 +93,8 @@ def opened(state: RunState, step: str, asking: QuestionTerms) -> tuple[RecordedQ
         # The digest is of originals, and one could try guesses against it: it is sealed with them.
         sealed=state.redactor.without_credentials({**said, "asked": asking.digest()}),
     )
-    row = CaseRow(
-        case=case,
-        tenant=state.authority.tenant,
-        run=state.run,
-        step=step,
-        kind=QUESTION,
-        queue=contract.escalate.to,
-        roles=" ".join(roles),
-        reason=shown["reason"][:200],
-        opened_at=at,
-        due_at=at + duration_ms(contract.escalate.sla) * 1000,
-        expires_at=expires_at,
-    )
-    question = RecordedQuestion(case=case, asked=asking.digest(), draft=asking.draft, expires_at=expires_at)
-    return question, draft, open_case(row)
+    question = RecordedQuestion(case=row.case, asked=asking.digest(), draft=asking.draft, expires_at=expires_at)
+    return question, draft, open_case(replace(row, roles=" ".join(roles), expires_at=expires_at))
 
 
 def recorded(event: Event) -> RecordedQuestion:
@@ -160,7 +146,7 @@ def differences(one: Json, other: Json, path: tuple[str | int, ...] = ()) -> Ite
         yield show_path(path), one, other
 
 
-def check_schema(schema: Mapping[str, Any]) -> None:
+def _check_schema(schema: Mapping[str, Any]) -> None:
     """Raises `RunError` (code `question_invalid`) where what an answer must meet is no JSON Schema."""
     try:
         jsonschema_rs.Draft202012Validator(dict(schema))
