@@ -17,27 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import percentile
+from benchmarks.workload import PROJECT
 from remit import Remit
 from remit.replay.recorded import Choice
 
 MEASURES = ("gather", "prefetch", "cache", "hedge")
 VARIANTS: tuple[tuple[str, ...], ...] = ((), ("gather",), ("cache",), ("prefetch", "cache"), ("hedge",), MEASURES)
 """A read that is begun ahead needs to be kept, so that `prefetch` stands beside `cache`."""
-
-_PROJECT = """
-[project]
-name = "bench"
-tenant = "bench"
-region = "eu"
-database = "sqlite:remit.db"
-[tools]
-modules = ["tools/desk.py"]
-[queues.desk]
-roles = ["lead"]
-[people.lee]
-name = "Lee"
-roles = ["lead"]
-"""
 _TOOLS = '''
 import asyncio
 from itertools import count
@@ -103,7 +89,7 @@ def make_project(folder: Path, measures: Collection[str]) -> Path:
     options = {"fresh_ms": 60_000 if "cache" in measures else 0, "hedge_ms": 180 if "hedge" in measures else 0}
     (folder / "tools").mkdir(parents=True)
     (folder / "tools" / "desk.py").write_text(_TOOLS.format(options=options))
-    (folder / "remit.toml").write_text(_PROJECT)
+    (folder / "remit.toml").write_text(PROJECT.format(database="sqlite:remit.db"))
     home = folder / "contracts" / "quick"
     home.mkdir(parents=True)
     contract: dict[str, Any] = {

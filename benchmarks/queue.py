@@ -24,27 +24,13 @@ from sqlalchemy import func, insert, select, update
 
 from benchmarks import machine
 from benchmarks.postgres import NoServer, database, server
+from benchmarks.workload import PROJECT
 from remit import Remit
 from remit.runs.queue import RunQueue
 from remit.storage import schema
 
 AT_ONCE = 16
 _WORKER = "from remit.cli.main import main; main()"
-
-_PROJECT = """
-[project]
-name = "bench"
-tenant = "bench"
-region = "eu"
-database = "{database}"
-[tools]
-modules = ["tools/desk.py"]
-[queues.desk]
-roles = ["lead"]
-[people.lee]
-name = "Lee"
-roles = ["lead"]
-"""
 _TOOLS = '''
 from remit import Effect, Idempotency, tool
 
@@ -80,7 +66,7 @@ def make_project(folder: Path, url: str) -> Path:
     """A project with one small contract for each measurement."""
     (folder / "tools").mkdir(parents=True)
     (folder / "tools" / "desk.py").write_text(_TOOLS)
-    (folder / "remit.toml").write_text(_PROJECT.format(database=url))
+    (folder / "remit.toml").write_text(PROJECT.format(database=url))
     for name, body in _WORKFLOWS.items():
         home = folder / "contracts" / name
         home.mkdir(parents=True)

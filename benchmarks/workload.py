@@ -29,7 +29,7 @@ CALLS_PER_RUN = 20
 """A run's record is read for labels and session facts, so its length counts; an agent's run has about so many calls."""
 TOOL = "desk.update"
 
-_PROJECT = """
+PROJECT = """
 [project]
 name = "bench"
 tenant = "bench"
@@ -43,6 +43,7 @@ roles = ["lead"]
 name = "Lee"
 roles = ["lead"]
 """
+"""The `remit.toml` of every benchmark that has its tools in `tools/desk.py`."""
 
 _TOOLS = '''
 from remit import Effect, Idempotency, Resource, tool
@@ -107,7 +108,7 @@ def make_project(folder: Path, *, policies: int, database: str = "sqlite:.remit/
     contract = folder / "contracts" / "desk"
     (contract / "schemas").mkdir(parents=True)
     (folder / "tools").mkdir()
-    (folder / "remit.toml").write_text(_PROJECT.format(database=database))
+    (folder / "remit.toml").write_text(PROJECT.format(database=database))
     (folder / "tools" / "desk.py").write_text(_TOOLS)
     actions = "\n".join(f"  - tool: {tool}\n    limits: {{per_run: 100000, per_hour: 100000000}}" for tool in tools())
     (contract / "contract.yaml").write_text(_CONTRACT.format(actions=actions))

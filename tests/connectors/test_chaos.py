@@ -6,7 +6,6 @@ Each run ends once; no note is lost or written twice; whatever is in doubt is a 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import subprocess
@@ -20,9 +19,9 @@ from typing import Any
 
 import pytest
 from chaos import Chaos, lock_sqlite, summary
+from desks import DeskContract, make_desk
 from faulty_http import client_of
 from sqlalchemy import func, select
-from test_roundup_crashes import PROJECT
 
 from postgres_server import PostgresServer, find_binaries
 from remit import Remit
@@ -80,18 +79,8 @@ def desk(
     tmp_path: Path, database: tuple[str, Callable[[], None]], tracker: RoundupServer, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     monkeypatch.setenv("TRACKER_PASSWORD", tracker.accounts.agent.password)
-    folder = tmp_path / "desk"
-    contract = folder / "contracts" / "noting"
-    contract.mkdir(parents=True)
-    user = tracker.accounts.agent.username
-    (folder / "remit.toml").write_text(PROJECT.format(database=database[0], url=tracker.url, user=user))
-    (contract / "contract.yaml").write_text(CONTRACT)
-    (contract / "policy.cedar").write_text("")
-    (contract / "workflow.py").write_text(WORKFLOW)
-    numbers = {name: {"type": "integer"} for name in ("issue", "number")}
-    (contract / "request.json").write_text(json.dumps({"type": "object", "properties": numbers}))
-    (contract / "result.json").write_text('{"type": "object"}')
-    return folder
+    wanted = DeskContract(name="noting", text=CONTRACT, workflow=WORKFLOW, numbers=("issue", "number"))
+    return make_desk(tmp_path / "desk", database[0], tracker, wanted)
 
 
 async def file_issues(intake: RoundupClient, count: int) -> list[int]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from test_roundup_crashes import PROJECT, file_issue
+from desks import DeskContract, make_desk
+from test_roundup_crashes import file_issue
 from test_roundup_undo import CONTRACT, WORKFLOW
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from remit.journal.journal import system_clock
 from remit.records.completeness import Completeness, CompletenessReport
 
 pytestmark = pytest.mark.anyio
+RECORD = '@id("leads") permit (principal in Role::"lead", action in [Action::"undo", Action::"erase"], resource);'
 
 
 @pytest.fixture
@@ -37,21 +39,8 @@ def tracker(home: Path) -> Iterator[RoundupServer]:
 @pytest.fixture
 def desk(tmp_path: Path, database_url: str, tracker: RoundupServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRACKER_PASSWORD", tracker.accounts.agent.password)
-    folder = tmp_path / "project"
-    contract = folder / "contracts" / "sorting"
-    contract.mkdir(parents=True)
-    database = "sqlite:remit.db" if database_url.startswith("sqlite") else database_url
-    user = tracker.accounts.agent.username
-    (folder / "remit.toml").write_text(PROJECT.format(database=database, url=tracker.url, user=user))
-    (contract / "contract.yaml").write_text(CONTRACT)
-    (contract / "policy.cedar").write_text("")
-    (contract / "workflow.py").write_text(WORKFLOW)
-    rules = '@id("leads") permit (principal in Role::"lead", action in [Action::"undo", Action::"erase"], resource);'
-    (folder / "record.cedar").write_text(rules)
-    numbers = {name: {"type": "integer"} for name in ("issue", "original")}
-    (contract / "request.json").write_text(json.dumps({"type": "object", "properties": numbers}))
-    (contract / "result.json").write_text('{"type": "object"}')
-    return folder
+    wanted = DeskContract(name="sorting", text=CONTRACT, workflow=WORKFLOW, record=RECORD)
+    return make_desk(tmp_path / "project", database_url, tracker, wanted)
 
 
 async def compare(remit: Remit) -> CompletenessReport:

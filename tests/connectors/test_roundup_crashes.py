@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import uuid
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from crashing import LATER_US, POINTS, in_a_process
+from desks import DeskContract, make_desk
 
 from remit import Remit
 from remit.connectors.roundup.client import RoundupClient
@@ -49,43 +49,12 @@ async def sorting(run, request):
     return {}
 """
 
-PROJECT = """
-[project]
-name = "desk"
-tenant = "northwind"
-region = "eu"
-database = "{database}"
-[tools]
-modules = ["remit.connectors.roundup.tools"]
-[connections.tracker]
-url = "{url}"
-user = "{user}"
-secret = {{ env = "TRACKER_PASSWORD" }}
-[queues.desk]
-roles = ["lead"]
-[people.lee]
-name = "Lee"
-roles = ["lead"]
-"""
-
-
 @pytest.fixture
 def desk(tmp_path: Path, database_url: str, tracker: RoundupServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project over the live tracker."""
-    agent = tracker.accounts.agent
-    monkeypatch.setenv("TRACKER_PASSWORD", agent.password)
-    folder = tmp_path / "desk"
-    contract = folder / "contracts" / "sorting"
-    contract.mkdir(parents=True)
-    database = "sqlite:remit.db" if database_url.startswith("sqlite") else database_url
-    (folder / "remit.toml").write_text(PROJECT.format(database=database, url=tracker.url, user=agent.username))
-    (contract / "contract.yaml").write_text(CONTRACT)
-    (contract / "policy.cedar").write_text("")
-    (contract / "workflow.py").write_text(WORKFLOW)
-    numbers = {name: {"type": "integer"} for name in ("issue", "original")}
-    (contract / "request.json").write_text(json.dumps({"type": "object", "properties": numbers}))
-    (contract / "result.json").write_text('{"type": "object"}')
-    return folder
+    monkeypatch.setenv("TRACKER_PASSWORD", tracker.accounts.agent.password)
+    wanted = DeskContract(name="sorting", text=CONTRACT, workflow=WORKFLOW)
+    return make_desk(tmp_path / "desk", database_url, tracker, wanted)
 
 
 async def file_issue(intake: RoundupClient) -> int:

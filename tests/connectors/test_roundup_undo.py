@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 from crashing import LATER_US, apart, killed_at, let_pass
-from test_roundup_crashes import PROJECT, file_issue
+from desks import DeskContract, make_desk
+from test_roundup_crashes import file_issue
 
 from remit import Remit
 from remit.connectors.roundup.client import RoundupClient
@@ -53,25 +53,14 @@ async def sorting(run, request):
 """
 MOVES_ALONG = frozenset({"etag", "activity", "actor", "messages", "notes"})
 """What any change of an issue changes, the undoing too, and its notes, which stay."""
+RECORD = '@id("leads-undo") permit (principal in Role::"lead", action == Action::"undo", resource);'
 
 
 @pytest.fixture
 def desk(tmp_path: Path, database_url: str, tracker: RoundupServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRACKER_PASSWORD", tracker.accounts.agent.password)
-    folder = tmp_path / "desk"
-    contract = folder / "contracts" / "sorting"
-    contract.mkdir(parents=True)
-    database = "sqlite:remit.db" if database_url.startswith("sqlite") else database_url
-    user = tracker.accounts.agent.username
-    (folder / "remit.toml").write_text(PROJECT.format(database=database, url=tracker.url, user=user))
-    (contract / "contract.yaml").write_text(CONTRACT)
-    (contract / "policy.cedar").write_text("")
-    (contract / "workflow.py").write_text(WORKFLOW)
-    (folder / "record.cedar").write_text('@id("leads-undo") permit (principal in Role::"lead", action == Action::"undo", resource);')
-    numbers = {name: {"type": "integer"} for name in ("issue", "original")}
-    (contract / "request.json").write_text(json.dumps({"type": "object", "properties": numbers}))
-    (contract / "result.json").write_text('{"type": "object"}')
-    return folder
+    wanted = DeskContract(name="sorting", text=CONTRACT, workflow=WORKFLOW, record=RECORD)
+    return make_desk(tmp_path / "desk", database_url, tracker, wanted)
 
 
 async def fields_of(client: RoundupClient, issue: int) -> dict[str, Any]:
