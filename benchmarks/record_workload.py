@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import CALLS_PER_RUN, TOOL, Arguments
-from remit.belonging import KeyedDatabase, open_record
-from remit.identity.keys import note_verifier_key
+from remit.belonging import KeyedDatabase, last_published, open_record
 from remit.journal.events import Draft, EventType
 from remit.journal.journal import Journal, RunLog
 from remit.journal.notes import CheckpointKey, origin
-from remit.journal.publishing import file_target
+from remit.journal.publishing import file_target, publisher
 from remit.journal.redaction import Redacted, Redactor
 from remit.journal.sequencer import Sequencer
 from remit.journal.vault import RunKeys, Vault
@@ -97,10 +96,10 @@ async def pipeline(folder: Path, url: str, parts: Parts) -> AsyncGenerator[Pipel
     keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     record = open_record(url, folder, keys, TENANT)
     key = CheckpointKey(record.record.reveal(), origin(record.id, TENANT))
-    note_verifier_key(keys, key.verifier_key)
+    last = last_published(folder, key)
     journal = Journal(record.database, vault=Vault(record.master.reveal()))
-    published = file_target(folder / "checkpoints" / f"{TENANT}.txt")
-    sequencer = Sequencer(record.database, journal, key, tenant=TENANT, publish=published)
+    publish = publisher([file_target(last.published), last.keep])
+    sequencer = Sequencer(record.database, journal, key, tenant=TENANT, publish=publish, last=last)
     if parts.sequences:
         journal.on_written = sequencer.noted
     kind = Redactor if parts.redacts else FindsNothing

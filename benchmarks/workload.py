@@ -214,11 +214,12 @@ async def undurable(remit: Remit, runs: int, seed: int = 0) -> AsyncIterator[lis
     gate = Gate(journal, remit.verifier, Clients({}))
     async with AsyncExitStack() as stack:
         callers: list[Caller] = []
+        problem_of = remit.program("desk").output_problem
         for number in range(runs):
             opened = await remit.engine.open("desk", request(number))
             _, folded = await stack.enter_async_context(remit.engine.session(opened))
             token = remit.issuer.issue(folded.state.authority.token_request(opened), remit.clock())
-            run = Run(folded, gate=gate, journal=journal, token=lambda held=token: held)
+            run = Run(folded, gate=gate, journal=journal, token=lambda held=token: held, output_problem=problem_of)
             callers.append(Caller(run=run, arguments=Arguments(seed + number)))
         yield callers
 
