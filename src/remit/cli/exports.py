@@ -183,8 +183,8 @@ def metrics(
         if listen is None:
             print_text((await asyncio.to_thread(exposition.text)).rstrip("\n"))
             return
-        stop = stopped_by_signal()
         with serve(exposition, listen) as address:
+            stop = stopped_by_signal()
             say(f"serving metrics at http://{address}/metrics", (" · stop with Ctrl-C", "dim"))
             await stop.wait()
 
